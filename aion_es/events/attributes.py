@@ -1,0 +1,232 @@
+"""Typed search attributes: their keys, and their values on the way into an event and out of it."""
+
+import builtins
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+
+from aion_es.errors import AttributeTypeError, InvalidArgumentError
+from aion_es.events.values import AttributeType, AttributeValue
+
+# `bool` stands before `int`: a checker takes the first that fits, and a bool is an int to it.
+T = TypeVar("T", bool, int, float, str, datetime, list[str])
+
+MAX_TEXT_BYTES: Final = 2048
+"""Longest text of a value or of a list's element, in UTF-8."""
+MAX_ELEMENTS: Final = 100
+"""Longest list."""
+
+BUILT_IN_FIELDS: Final = frozenset(
+    {
+        "BuildId",
+        "CloseTime",
+        "ExecutionDuration",
+        "ExecutionStatus",
+        "FailedStep",
+        "FailureReason",
+        "FailureType",
+        "FirstRunId",
+        "HistoryLength",
+        "HistorySizeBytes",
+        "ParentRunId",
+        "ParentWorkflowId",
+        "RootWorkflowId",
+        "RunId",
+        "ScheduleId",
+        "StartTime",
+        "StuckReason",
+        "TaskQueue",
+        "WorkflowId",
+        "WorkflowType",
+    }
+)
+"""Fields that every run has; no attribute may take their names."""
+
+AttributeScalar: TypeAlias = str | int | float | bool | datetime | tuple[str, ...]
+"""What `from_attribute` gives."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_TYPES: Final[dict[object, AttributeType]] = {
+    str: "String",
+    int: "Int",
+    float: "Float",
+    bool: "Bool",
+    datetime: "Datetime",
+    list[str]: "KeywordList",
+}
+
+
+def check_attribute_name(name: object) -> str:
+    """Return `name` if it can name a search attribute.
+
+    Raises:
+        InvalidArgumentError: It is not 1–64 letters, digits and `_`, beginning with a letter, or it is the
+            name of a built-in field.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidArgumentError(
+            "search attribute",
+            f"{name!r} must be 1–64 of A-Z, a-z, 0-9 and _, beginning with a letter",
+        )
+    if name in BUILT_IN_FIELDS:
+        raise InvalidArgumentError("search attribute", f"{name!r} is the name of a built-in field")
+    return name
+
+
+@dataclass(frozen=True, init=False, slots=True)
+class SearchAttribute(Generic[T]):
+    """The key of a search attribute, with the type of its values: `SearchAttribute("customer", str)`.
+
+    Two keys with the same name and type are equal. Python's `str`, `int`, `float`, `bool`, `datetime` and
+    `list[str]` stand for String, Int, Float, Bool, Datetime and KeywordList.
+
+    Attributes:
+        name: `[A-Za-z][A-Za-z0-9_]{0,63}`, and not the name of a built-in field.
+        type: The recorded type.
+    """
+
+    name: str
+    type: AttributeType
+
+    def __init__(self, name: str, type: builtins.type[T]) -> None:
+        """Make a key.
+
+        Raises:
+            InvalidArgumentError: The name cannot be one, or no attribute type stands for this Python type.
+        """
+        recorded = _TYPES.get(type)
+        if recorded is None:
+            raise InvalidArgumentError(
+                f"search attribute {name!r}",
+                f"takes str, int, float, bool, datetime or list[str], not {type!r}",
+            )
+        object.__setattr__(self, "name", check_attribute_name(name))
+        object.__setattr__(self, "type", recorded)
+
+
+def to_attribute(name: str, type: AttributeType, value: object) -> AttributeValue:
+    """Return `value` as it is recorded.
+
+    Args:
+        name: Whose value, for the message.
+        type: What it must be. An int is taken for a Float; a bool is no Int; a list or a tuple of str is a
+            KeywordList.
+        value: At most 64 bits, finite, aware, 2 KiB of UTF-8, 100 elements.
+
+    Raises:
+        AttributeTypeError: It does not fit; says what was found.
+    """
+    recorded = _WRITERS[type](value)
+    if isinstance(recorded, _Refused):
+        raise AttributeTypeError(name, type, recorded.found)
+    return AttributeValue(type=type, value=recorded)
+
+
+def from_attribute(attribute: AttributeValue) -> AttributeScalar:
+    """Return the Python value: Datetime as an aware `datetime` in UTC, KeywordList as a tuple."""
+    value = attribute.value
+    if attribute.type == "Datetime":
+        return datetime.fromisoformat(cast("str", value)).astimezone(UTC)
+    if attribute.type == "Float":
+        return float(cast("float", value))
+    return value
+
+
+def check_attribute_value(name: str, attribute: AttributeValue) -> None:
+    """Check that a value that was made elsewhere is one that `to_attribute` could have made.
+
+    Raises:
+        AttributeTypeError: It is not.
+    """
+    try:
+        value = from_attribute(attribute)
+    except (TypeError, ValueError) as error:
+        raise AttributeTypeError(name, attribute.type, repr(attribute.value)) from error
+    to_attribute(name, attribute.type, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    found: str
+
+
+_Recorded: TypeAlias = bool | int | float | str | tuple[str, ...] | _Refused
+
+
+def _write_text(value: object) -> str | _Refused:
+    if not isinstance(value, str):
+        return _unlike(value)
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return _Refused("text with a lone surrogate")
+    if size > MAX_TEXT_BYTES:
+        return _Refused(f"text of {size:,} bytes, over the limit of {MAX_TEXT_BYTES:,}")
+    return str.__str__(value)  # plain text, also of an enum member
+
+
+def _write_int(value: object) -> int | _Refused:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return _unlike(value)
+    if not -(2**63) <= value < 2**63:
+        return _Refused("an integer past 64 bits")
+    return int(value)
+
+
+def _write_float(value: object) -> float | _Refused:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _unlike(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return _Refused("an integer past the range of a float")
+    return number if math.isfinite(number) else _Refused(repr(number))
+
+
+def _write_bool(value: object) -> bool | _Refused:
+    return value if isinstance(value, bool) else _unlike(value)
+
+
+def _write_datetime(value: object) -> str | _Refused:
+    if not isinstance(value, datetime):
+        return _unlike(value)
+    if value.utcoffset() is None:
+        return _Refused(f"naive datetime {value.isoformat()}")
+    try:
+        instant = value.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        return _Refused(f"{value.isoformat()}, outside the years 1 to 9999 in UTC")
+    return instant.isoformat(timespec="microseconds") + "Z"  # fixed width: text order is time order
+
+
+def _write_keywords(value: object) -> tuple[str, ...] | _Refused:
+    if not isinstance(value, list | tuple):
+        return _unlike(value)
+    elements = list(cast("Iterable[Any]", value))
+    if len(elements) > MAX_ELEMENTS:
+        return _Refused(f"a list of {len(elements)}, over the limit of {MAX_ELEMENTS}")
+    words: list[str] = []
+    for element in elements:
+        word = _write_text(element)
+        if isinstance(word, _Refused):
+            return _Refused(f"a list with {word.found}")
+        words.append(word)
+    return tuple(words)
+
+
+def _unlike(value: object) -> _Refused:
+    text = repr(value)
+    return _Refused(f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}")
+
+
+_WRITERS = {
+    "String": _write_text,
+    "Int": _write_int,
+    "Float": _write_float,
+    "Bool": _write_bool,
+    "Datetime": _write_datetime,
+    "KeywordList": _write_keywords,
+}
