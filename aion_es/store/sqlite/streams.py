@@ -1,0 +1,76 @@
+"""What is kept about a stream beside its events: its limits, and whether it was deleted."""
+
+import sqlite3
+from datetime import timedelta
+from typing import Final
+
+from aion_es.errors import InvalidArgumentError
+from aion_es.ids import StreamName
+from aion_es.store.port import ExpectedRevision, StreamMetadata
+from aion_es.store.sqlite.writer import Head, check_expected
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+_HEAD: Final = """
+    SELECT s.stream_id, s.born, max(
+        s.reclaimed, coalesce((SELECT max(revision) FROM events WHERE stream_id = s.stream_id), -1)
+    ) FROM streams AS s WHERE s.name = ?
+"""
+_SET: Final = """
+    INSERT INTO streams (name, truncate_before, max_count, max_age) VALUES (?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET truncate_before = excluded.truncate_before,
+        max_count = excluded.max_count, max_age = excluded.max_age
+"""
+
+
+def check_metadata(metadata: StreamMetadata) -> None:
+    """Return if the limits make sense.
+
+    Raises:
+        InvalidArgumentError: One does not.
+    """
+    if metadata.max_count is not None and metadata.max_count < 1:
+        raise InvalidArgumentError("max_count", "must be at least 1")
+    if metadata.max_age is not None and metadata.max_age <= timedelta(0):
+        raise InvalidArgumentError("max_age", "must be longer than nothing")
+    if metadata.truncate_before is not None and metadata.truncate_before < 0:
+        raise InvalidArgumentError("truncate_before", "must not be negative")
+
+
+def metadata(connection: sqlite3.Connection, stream: StreamName) -> StreamMetadata:
+    """Return the stream's limits; the empty ones for an unknown stream."""
+    row: tuple[int | None, int | None, int | None] | None = connection.execute(
+        "SELECT truncate_before, max_count, max_age FROM streams WHERE name = ?", (stream,)
+    ).fetchone()
+    if row is None:
+        return StreamMetadata()
+    truncate_before, max_count, max_age = row
+    return StreamMetadata(
+        max_count=max_count,
+        max_age=None if max_age is None else max_age * _MICROSECOND,
+        truncate_before=truncate_before,
+    )
+
+
+def set_metadata(
+    connection: sqlite3.Connection, stream: StreamName, metadata: StreamMetadata
+) -> None:
+    """Replace the stream's limits; inside a write transaction."""
+    age = None if metadata.max_age is None else metadata.max_age // _MICROSECOND
+    connection.execute(_SET, (stream, metadata.truncate_before, metadata.max_count, age))
+
+
+def delete(connection: sqlite3.Connection, stream: StreamName, expected: ExpectedRevision) -> None:
+    """Delete the stream softly; inside a write transaction.
+
+    Raises:
+        ConcurrencyConflictError: `expected` does not hold.
+        StreamDeletedError: EXISTS on a deleted stream.
+    """
+    row = connection.execute(_HEAD, (stream,)).fetchone()
+    head = None if row is None else Head(*row)
+    check_expected(stream, head, expected)
+    if head is not None and head.visible >= 0:
+        connection.execute(
+            "UPDATE streams SET born = ? WHERE stream_id = ?", (head.revision + 1, head.stream_id)
+        )

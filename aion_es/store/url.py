@@ -1,0 +1,102 @@
+"""Opens the store that a URL names: the one place that knows every adapter."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from aion_es.clock import Clock
+from aion_es.errors import UnknownStoreURLError
+from aion_es.store.port import EventStore
+
+_CLUSTERS: Final = ("esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover")
+_FORMS: Final = "sqlite:///file.db, sqlite:// (in memory, with SQLite), memory:// (in memory)"
+
+
+async def open_store(url: str, *, clock: Clock | None = None) -> EventStore:
+    """Open the event store that `url` names; its opener closes it.
+
+    Args:
+        url: `sqlite:///file.db` (relative to the working directory), `sqlite:////dir/file.db`
+            (absolute), `sqlite://` (private, in memory), each with `?durability=full` (default: an
+            acknowledged append survives a power loss) or `normal`; `memory://` for tests.
+        clock: Where a store in this process takes the time from. Default: the machine's clock.
+
+    Raises:
+        UnknownStoreURLError: No store has this form; nothing was opened.
+        StoreUnavailableError: The store cannot be reached, or its file not be opened.
+        StoreCorruptError: The file is not a store; it was left untouched.
+        UnsupportedStoreVersionError: The store or its library has the wrong version.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise UnknownStoreURLError(url, f"has no scheme; known forms: {_FORMS}")
+    if scheme in _CLUSTERS:
+        raise UnknownStoreURLError(
+            url, f"the EventStoreDB adapter is not part of this release yet; known forms: {_FORMS}"
+        )
+    opener = _OPENERS.get(scheme)
+    if opener is None:
+        raise UnknownStoreURLError(url, f"unknown scheme {scheme!r}; known forms: {_FORMS}")
+    return await opener(url, clock)
+
+
+async def _open_sqlite(url: str, clock: Clock | None) -> EventStore:
+    from aion_es.store.sqlite import Durability, SQLiteEventStore
+
+    parts = urlsplit(url)
+    if parts.netloc:
+        raise UnknownStoreURLError(
+            url, f"names a host; write sqlite:///{parts.netloc}{parts.path} for a file"
+        )
+    if parts.fragment:
+        raise UnknownStoreURLError(url, "a file name has no '#'; write %23")
+    options = _options(url, parts.query, ("durability",))
+    text = options.get("durability", Durability.FULL.value)
+    known = [durability.value for durability in Durability]
+    if text not in known:
+        raise UnknownStoreURLError(url, f"durability is {' or '.join(known)}, not {text!r}")
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.path == "/" or path.startswith(":memory:"):
+        raise UnknownStoreURLError(url, "names no file; a store in memory is sqlite://")
+    if "\0" in path:
+        raise UnknownStoreURLError(url, "a file name has no NUL")
+    return await SQLiteEventStore.open(
+        Path(path) if path else None, durability=Durability(text), clock=clock
+    )
+
+
+async def _open_memory(url: str, clock: Clock | None) -> EventStore:
+    from aion_es.store.memory import MemoryEventStore
+
+    parts = urlsplit(url)
+    if parts.netloc or parts.path:
+        raise UnknownStoreURLError(url, "a store in memory has no name; write memory://")
+    _options(url, parts.query, ())
+    return MemoryEventStore(clock)
+
+
+def _options(url: str, query: str, known: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the options of a URL.
+
+    Raises:
+        UnknownStoreURLError: One is unknown, malformed, or given twice.
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError as error:
+        raise UnknownStoreURLError(url, f"malformed options {query!r}") from error
+    for name, _ in pairs:
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise UnknownStoreURLError(url, f"unknown option {name!r}; known: {names}")
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise UnknownStoreURLError(url, "an option is given twice")
+    return options
+
+
+_OPENERS: Final[Mapping[str, Callable[[str, Clock | None], Awaitable[EventStore]]]] = {
+    "sqlite": _open_sqlite,
+    "memory": _open_memory,
+}

@@ -1,0 +1,118 @@
+"""A writing process is killed two hundred times; whatever it acknowledged is there, whole and in order."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from aion_es.ids import StreamName
+from aion_es.store.port import START, Position, RecordedEvent
+from aion_es.store.sqlite import SQLiteEventStore
+
+KILLS = 200
+LONGEST_LIFE = 0.06
+CHILD = Path(__file__).with_name("store_writer.py")
+
+
+class Writers:
+    """The forking child, and what its writers said before they were killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill_one(self, round_: int, path: Path, life: float) -> list[str]:
+        """Run one writer for `life` seconds; return its acknowledgements."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{round_} {path}\n")
+        self._process.stdin.flush()
+        acknowledged: list[str] = []
+        while not (line := self._line()).startswith("pid "):
+            acknowledged.append(line)
+        time.sleep(life)
+        os.kill(int(line.split()[1]), signal.SIGKILL)
+        while (line := self._line()) != "dead":
+            acknowledged.append(line)
+        return acknowledged
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        assert line, "the forking child died"
+        return line
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture
+def writers() -> Iterator[Writers]:
+    writers = Writers()
+    yield writers
+    writers.close()
+
+
+def batch_of(event: RecordedEvent) -> tuple[str, int, int]:
+    batch, index, size = json.loads(event.data)
+    return batch, index, size
+
+
+class Ledger:
+    """Checks what is stored against what was acknowledged, one kill after the other."""
+
+    def __init__(self) -> None:
+        self.end: Position = START
+        self.heads: dict[StreamName, int] = {}
+
+    def check(self, events: list[RecordedEvent], acknowledged: list[str]) -> None:
+        """Check what was added since the last kill."""
+        for event in events:
+            assert event.position.commit == self.end.commit + 1
+            assert event.revision == self.heads.get(event.stream, -1) + 1
+            self.end = event.position
+            self.heads[event.stream] = event.revision
+        stored = {}
+        for batch, members in groupby(events, key=lambda event: batch_of(event)[0]):
+            whole = list(members)
+            assert [batch_of(event)[1] for event in whole] == list(range(batch_of(whole[0])[2]))
+            assert batch not in stored
+            last = whole[-1]
+            stored[batch] = f"ack {last.stream} {last.revision} {last.position} {batch}"
+        assert [line for line in acknowledged if stored.get(line.split()[-1]) != line] == []
+
+
+@pytest.mark.timeout(240)
+async def test_whatever_was_acknowledged_survives_two_hundred_kills(
+    writers: Writers, tmp_path: Path
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    path = tmp_path / "store.db"
+    ledger = Ledger()
+    total = 0
+    for kill in range(KILLS):
+        acknowledged = writers.kill_one(kill, path, rng.uniform(0, LONGEST_LIFE))
+        total += len(acknowledged)
+        async with await SQLiteEventStore.open(path) as store:
+            added = [event async for event in store.read_all(from_position=ledger.end)]
+            try:
+                ledger.check(added, acknowledged)
+            except AssertionError as error:
+                raise AssertionError(f"after kill {kill}, seed {seed}: {error}") from error
+    async with await SQLiteEventStore.open(path) as store:
+        await store.integrity_check()
+        assert (await store.end_position()) == ledger.end
+        assert {name: await store.head(name) for name in ledger.heads} == ledger.heads
+    assert total > KILLS, f"seed {seed}: the writers were killed before they wrote"
