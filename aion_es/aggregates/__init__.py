@@ -1,0 +1,51 @@
+"""What may happen: aggregates that decide, purely, which events a command adds; `WorkflowRepository` loads and saves them.
+
+The embedded aggregate API: a service may use it without the engine.
+"""
+
+from aion_es.aggregates.aggregate import Aggregate, Pending
+from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.aggregates.continue_as_new import successor_of
+from aion_es.aggregates.lifecycle import OnConflict, Reuse, StartWorkflow
+from aion_es.aggregates.pending_work import PendingWork, pending_work
+from aion_es.aggregates.repository import (
+    Executed,
+    ExecutedSchedule,
+    ReadWriteStore,
+    RetrySettings,
+    Saved,
+    ScheduleRepository,
+    WorkflowRepository,
+)
+from aion_es.aggregates.schedule import Schedule, ScheduleState
+from aion_es.aggregates.state import ActivityState, ChildState, WorkflowState, evolve
+from aion_es.aggregates.status import WorkflowStatus, status_after
+from aion_es.aggregates.workflow import Workflow
+
+__all__ = [
+    "ActivityState",
+    "Aggregate",
+    "AttributeSchema",
+    "ChildState",
+    "Executed",
+    "ExecutedSchedule",
+    "OnConflict",
+    "Pending",
+    "PendingWork",
+    "ReadWriteStore",
+    "RetrySettings",
+    "Reuse",
+    "Saved",
+    "Schedule",
+    "ScheduleRepository",
+    "ScheduleState",
+    "StartWorkflow",
+    "Workflow",
+    "WorkflowRepository",
+    "WorkflowState",
+    "WorkflowStatus",
+    "evolve",
+    "pending_work",
+    "status_after",
+    "successor_of",
+]

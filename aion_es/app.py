@@ -1,0 +1,300 @@
+"""The composition root: `Engine.open` wires store, aggregates, engine, projections and visibility together."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.client import WorkflowClient
+from aion_es.clock import SleepingClock, SystemClock
+from aion_es.engine.catalog import Catalog
+from aion_es.engine.core import EngineCore, EngineOptions
+from aion_es.engine.execution import Surroundings
+from aion_es.engine.limits import max_payload_bytes
+from aion_es.engine.process import RunProcess
+from aion_es.engine.registry import Registry
+from aion_es.errors import VersionNotLoadedError
+from aion_es.events.attributes import SearchAttribute
+from aion_es.ids import (
+    DEFAULT_NAMESPACE,
+    IdSource,
+    RunId,
+    UUIDv7Source,
+    WorkflowId,
+    check_namespace,
+    workflow_prefix,
+)
+from aion_es.store.port import EventStore
+from aion_es.store.url import open_store
+
+if TYPE_CHECKING:
+    from aion_es.engine.recovery import Recovery
+    from aion_es.projections.read_model import ReadModel
+    from aion_es.projections.runner import ProjectionRunner
+    from aion_es.visibility.query import Visibility
+
+_LOG: Final = logging.getLogger("aion_es")
+
+
+class Engine(WorkflowClient):
+    """An engine, open: runs workflows and activities, recovers what was left behind, answers queries.
+
+    Made by `Engine.open`. Leaving the `async with` block drains: running activities get `shutdown_grace`,
+    what is decided is recorded, and every open run is suspended until an engine opens the store again.
+
+    Attributes:
+        visibility: Lists, counts and finds runs by status, type, times and search attributes.
+        registry: The open runs that this engine knows, with their residency.
+    """
+
+    visibility: "Visibility"
+    registry: Registry
+
+    @classmethod
+    def open(
+        cls,
+        url: str | EventStore,
+        *,
+        workflows: Iterable[Any] = (),
+        activities: Iterable[Any] = (),
+        search_attributes: Iterable[SearchAttribute[Any]] = (),
+        namespace: str = DEFAULT_NAMESPACE,
+        read_model: str | None = None,
+        options: EngineOptions | None = None,
+        clock: SleepingClock | None = None,
+        ids: IdSource | None = None,
+    ) -> "OpeningEngine":
+        """Return an engine to be entered: `async with Engine.open("sqlite:///aion.db", workflows=[…]) as engine`.
+
+        Args:
+            url: Where the events are: `sqlite:///file.db`, `sqlite://` (in memory), `memory://`; or a store
+                that is open already, and stays open when the engine is left.
+            workflows: Functions decorated with `@workflow`; several versions of a type side by side.
+            activities: Functions decorated with `@activity`.
+            search_attributes: Registered from the start. Others are registered when they are first used.
+            namespace: `[a-z0-9_]{1,64}`: engines of different namespaces on one store never meet.
+            read_model: URL of the read model. Default: a file beside the store's; in memory for a store that
+                was given open.
+            options: See `EngineOptions`.
+            clock: Default: the machine's.
+            ids: Default: UUIDv7.
+
+        Raises:
+            DefinitionError: A function is not a workflow or an activity, or two share a type and version.
+            InvalidIdError: The namespace has another form.
+            ConflictingAttributeTypeError: Two search attributes share a name.
+            On entering also every error of `open_store`.
+        """
+        return OpeningEngine(
+            url,
+            Catalog(workflows, activities),
+            AttributeSchema(*search_attributes),
+            check_namespace(namespace),
+            read_model if read_model is not None else _beside(url),
+            options if options is not None else EngineOptions(),
+            clock if clock is not None else SystemClock(),
+            ids if ids is not None else UUIDv7Source(),
+        )
+
+    def __init__(
+        self,
+        core: EngineCore,
+        store: EventStore,
+        repository: WorkflowRepository,
+        catalog: Catalog,
+        schema: AttributeSchema,
+        ids: IdSource,
+        runner: "ProjectionRunner",
+        visibility: "Visibility",
+        recovery: "Recovery",
+    ) -> None:
+        super().__init__(core, repository, catalog, schema, ids, store.limits)
+        self.store = store
+        self.visibility = visibility
+        self.registry = core.registry
+        self._core = core
+        self._runner = runner
+        self._recovery = recovery
+
+    @property
+    def activities_executed(self) -> int:
+        """How many activity attempts this engine has begun."""
+        return self._core.dispatcher.executed
+
+    @property
+    def orphaned(self) -> tuple[VersionNotLoadedError, ...]:
+        """Versions that open runs are pinned to and that are not loaded here, as found at the start."""
+        return self._recovery.orphaned
+
+    async def wait_recovered(self, timeout: timedelta | None = None) -> None:
+        """Return when everything that earlier engines left behind has been taken up.
+
+        Raises:
+            TimeoutError: Not within `timeout`; it goes on.
+        """
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            await self._recovery.done.wait()
+
+
+class OpeningEngine:
+    """What `Engine.open` returns: enters as an `Engine`, and owns everything that belongs to it."""
+
+    def __init__(
+        self,
+        url: str | EventStore,
+        catalog: Catalog,
+        schema: AttributeSchema,
+        namespace: str,
+        read_model_url: str,
+        options: EngineOptions,
+        clock: SleepingClock,
+        ids: IdSource,
+    ) -> None:
+        self._url = url
+        self._catalog = catalog
+        self._schema = schema
+        self._namespace = namespace
+        self._read_model_url = read_model_url
+        self._options = options
+        self._clock = clock
+        self._ids = ids
+        self._stack = AsyncExitStack()
+        self._group = asyncio.TaskGroup()
+        self._background: list[asyncio.Task[None]] = []
+        self._core: EngineCore | None = None
+
+    async def __aenter__(self) -> Engine:
+        try:
+            return await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _open(self) -> Engine:
+        # Imported here: SQLAlchemy takes longer to load than all the rest.
+        from aion_es.engine.recovery import Recovery
+        from aion_es.projections.pending_index import PendingWorkIndex
+        from aion_es.projections.pending_work import PendingWorkProjection
+        from aion_es.projections.read_model import ReadModel
+        from aion_es.projections.runner import ProjectionRunner
+        from aion_es.projections.visibility import VisibilityProjection
+        from aion_es.visibility.query import Visibility
+
+        store = await self._opened_store()
+        read_model = await ReadModel.open(self._read_model_url)
+        self._stack.push_async_callback(read_model.aclose)
+        prefix = workflow_prefix(check_namespace(self._namespace))
+        namespace = check_namespace(self._namespace)
+        projections = [PendingWorkProjection(namespace), VisibilityProjection(namespace)]
+        runner = ProjectionRunner(store, read_model, projections, prefix=prefix)
+        await runner.prepare()
+        visibility = Visibility(read_model, runner, self._schema)
+        await visibility.learn_schema()
+        repository = WorkflowRepository(
+            store, namespace=namespace, schema=self._schema, ids=self._ids
+        )
+        end = await store.end_position()
+
+        await self._group.__aenter__()
+        core = self._core = EngineCore(
+            store,
+            repository,
+            self._catalog,
+            Surroundings(
+                self._schema, self._catalog.routed_version, max_payload_bytes(store.limits)
+            ),
+            self._group,
+            namespace=namespace,
+            clock=self._clock,
+            ids=self._ids,
+            options=self._options,
+        )
+        core.on_stuck = _StuckRecorder(read_model, self._group)
+        recovery = Recovery(
+            core, store, runner, PendingWorkIndex(read_model), self._catalog, self._clock
+        )
+        for job in (runner.run(), core.follow(end), core.timers.run(), recovery.run(end)):
+            self._background.append(self._group.create_task(job))
+        return Engine(
+            core,
+            store,
+            repository,
+            self._catalog,
+            self._schema,
+            self._ids,
+            runner,
+            visibility,
+            recovery,
+        )
+
+    async def _opened_store(self) -> EventStore:
+        if not isinstance(self._url, str):
+            return self._url  # whoever opened it closes it
+        store = await open_store(self._url, clock=self._clock)
+        self._stack.push_async_callback(store.aclose)
+        return store
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._leave(error)
+        finally:
+            await self._stack.aclose()
+
+    async def _leave(self, error: BaseException | None) -> None:
+        if self._core is not None:
+            await self._core.drain()
+        for task in self._background:
+            task.cancel()
+        # The group is told of a cancellation, which may be its own doing; the body's other errors are the body's.
+        if isinstance(error, asyncio.CancelledError):
+            await self._group.__aexit__(type(error), error, error.__traceback__)
+        else:
+            await self._group.__aexit__(None, None, None)
+
+
+class _StuckRecorder:
+    """Notes in the read model which runs are stuck and why; operational state, not history."""
+
+    def __init__(self, read_model: "ReadModel", group: asyncio.TaskGroup) -> None:
+        self._read_model = read_model
+        self._group = group
+
+    def __call__(self, process: RunProcess, reason: str | None) -> None:
+        if process.workflow is not None and process.workflow.exists:
+            self._group.create_task(
+                self._note(process.workflow_id, process.workflow.state.run_id, reason)
+            )
+
+    async def _note(self, workflow_id: WorkflowId, run_id: RunId, reason: str | None) -> None:
+        from aion_es.projections.visibility import set_stuck
+
+        try:
+            await set_stuck(self._read_model, workflow_id, run_id, reason)
+        except Exception:  # noqa: BLE001 - it is only a note: the run itself is not harmed
+            _LOG.exception("workflow %s: its being stuck could not be noted", workflow_id)
+
+
+def _beside(url: str | EventStore) -> str:
+    """Return the URL of the read model that belongs to a store: `aion.db` has `aion.readmodel.db`."""
+    if not isinstance(url, str):
+        return "sqlite://"
+    base = url.partition("?")[0]
+    scheme, _, path = base.partition("://")
+    if scheme != "sqlite" or path in {"", "/", "/:memory:"}:
+        return "sqlite://"
+    stem, dot, extension = path.rpartition(".")
+    return (
+        f"sqlite://{stem}.readmodel.{extension}"
+        if dot and "/" not in extension
+        else f"sqlite://{path}.readmodel"
+    )

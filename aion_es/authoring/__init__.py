@@ -1,0 +1,1 @@
+"""What a workflow author writes: decorators, `Context`, options, typed channels."""

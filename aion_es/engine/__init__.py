@@ -1,0 +1,1 @@
+"""What makes it go: activation, replay, dispatch, timers, recovery, registry, catalog."""

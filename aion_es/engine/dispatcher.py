@@ -1,0 +1,251 @@
+"""The dispatcher: runs activity attempts, bounds them, and hands every outcome back as a command.
+
+Activities run at least once. An attempt is this engine's as long as it is in `_running`; whatever
+happens to it (a result, an exception, a timeout, a cancellation) becomes exactly one command on its
+run's aggregate, which decides whether it still counts.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from aion_es.aggregates.state import ActivityState
+from aion_es.aggregates.workflow import Workflow
+from aion_es.authoring.activities import RUNNING, ActivityInfo, RunningActivity
+from aion_es.authoring.definitions import ActivityDefinition
+from aion_es.engine.catalog import Catalog
+from aion_es.engine.failures import activity_failure_of
+from aion_es.engine.limits import require_size
+from aion_es.ids import ActivityId, RunId, WorkflowId
+from aion_es.payload import Payload
+from aion_es.telemetry import span
+
+
+class AttemptKey(NamedTuple):
+    """One attempt of one activity."""
+
+    workflow_id: WorkflowId
+    run_id: RunId
+    activity_id: ActivityId
+
+
+Decide = Callable[[Workflow, datetime], object]
+
+
+class Outbox(Protocol):
+    """Where outcomes go: the mailbox of the run they belong to."""
+
+    def post_fact(self, workflow_id: WorkflowId, run_id: RunId, decide: Decide) -> None:
+        """Record a fact about this run, for certain, unless the run has closed meanwhile."""
+        ...
+
+
+@dataclass(slots=True)
+class _Attempt:
+    number: int
+    running: RunningActivity
+    task: "asyncio.Task[None] | None" = None
+    started: bool = False
+    cancel_asked: bool = False
+
+
+class Dispatcher:
+    """Runs attempts in tasks of the engine's group, `def` activities in threads or processes.
+
+    Args:
+        catalog: Where the functions are.
+        outbox: Where outcomes go.
+        group: Owner of the tasks.
+        worker: Name of this engine in the history.
+        max_concurrent: Attempts that run at once; more wait in order, none is dropped.
+        start_to_close: Bound on an attempt whose activity sets none; `None` for no bound.
+        max_result_bytes: A larger result is a failure that is not retried.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        outbox: Outbox,
+        group: asyncio.TaskGroup,
+        *,
+        worker: str,
+        max_concurrent: int,
+        start_to_close: timedelta | None,
+        max_result_bytes: int,
+    ) -> None:
+        self._catalog = catalog
+        self._outbox = outbox
+        self._group = group
+        self._worker = worker
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._default_start_to_close = start_to_close
+        self._max_result_bytes = max_result_bytes
+        self._max_threads = max_concurrent
+        self._threads: ThreadPoolExecutor | None = None
+        self._processes: ProcessPoolExecutor | None = None
+        self._running: dict[AttemptKey, _Attempt] = {}
+        self._closing = False
+        self.executed = 0
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def is_running(self, key: AttemptKey) -> bool:
+        """Return whether this engine runs, or is about to run, an attempt of this activity."""
+        return key in self._running
+
+    def has_room(self) -> bool:
+        """Return whether an attempt that is dispatched now begins at once."""
+        return not self._slots.locked()
+
+    def dispatch(
+        self, key: AttemptKey, workflow_type: str, activity: ActivityState, number: int
+    ) -> None:
+        """Run attempt `number`; does nothing while an attempt of the same activity runs here."""
+        if self._closing or key in self._running:
+            return
+        info = ActivityInfo(
+            workflow_id=key.workflow_id,
+            run_id=key.run_id,
+            workflow_type=workflow_type,
+            activity_id=key.activity_id,
+            activity_type=activity.activity_type,
+            attempt=number,
+            task_queue=activity.task_queue,
+            idempotency_key=f"{key.run_id}/{key.activity_id}",
+            scheduled_at=activity.scheduled_at,
+        )
+        attempt = _Attempt(number, RunningActivity(info))
+        self._running[key] = attempt
+        attempt.task = self._group.create_task(self._run(key, attempt, activity))
+
+    def cancel(self, key: AttemptKey) -> bool:
+        """Tell a running attempt that it is no longer wanted; false if none runs here."""
+        attempt = self._running.get(key)
+        if attempt is None:
+            return False
+        attempt.cancel_asked = True
+        attempt.running.cancelled.set()
+        definition = self._catalog.activity(attempt.running.info.activity_type)
+        if attempt.task is not None and (definition.executor == "async" or not attempt.started):
+            attempt.task.cancel()
+        return True
+
+    def abandon_run(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """Stop whatever still runs for a run that has closed; nobody waits for its outcome."""
+        for key in [
+            k for k in self._running if k.workflow_id == workflow_id and k.run_id == run_id
+        ]:
+            self.cancel(key)
+
+    async def drain(self, grace: timedelta) -> None:
+        """Take no more; give what runs `grace` to end; then stop it. What is stopped runs again at recovery."""
+        self._closing = True
+        tasks = [attempt.task for attempt in self._running.values() if attempt.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for pool in (self._threads, self._processes):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, key: AttemptKey, attempt: _Attempt, activity: ActivityState) -> None:
+        number, worker = attempt.number, self._worker
+        try:
+            async with self._slots:
+                attempt.started = True
+                self.executed += 1
+                result = await self._attempt(attempt, activity)
+        except asyncio.CancelledError:
+            del self._running[key]
+            if attempt.cancel_asked:
+                self._post(key, lambda w, at: w.cancel_activity(key.activity_id, number, at=at))
+                return
+            raise  # the engine stops: nothing is recorded, and recovery runs the activity again
+        except TimeoutError as error:
+            del self._running[key]
+            if isinstance(error, _StartToCloseTimeoutError):
+                self._post(
+                    key, lambda w, at: w.start_to_close_timeout(key.activity_id, number, at=at)
+                )
+            else:
+                self._fail(key, number, error, activity)
+        except Exception as error:  # noqa: BLE001 - whatever the activity raises is its outcome
+            del self._running[key]
+            self._fail(key, number, error, activity)
+        else:
+            del self._running[key]
+            self._post(
+                key,
+                lambda w, at: w.complete_activity(
+                    key.activity_id, number, result, worker=worker, at=at
+                ),
+            )
+
+    def _fail(
+        self, key: AttemptKey, number: int, error: Exception, activity: ActivityState
+    ) -> None:
+        failure = activity_failure_of(error, activity.retry)
+        worker = self._worker
+        self._post(
+            key,
+            lambda w, at: w.fail_activity(key.activity_id, number, failure, worker=worker, at=at),
+        )
+
+    def _post(self, key: AttemptKey, decide: Decide) -> None:
+        self._outbox.post_fact(key.workflow_id, key.run_id, decide)
+
+    async def _attempt(self, attempt: _Attempt, activity: ActivityState) -> Payload:
+        definition = self._catalog.activity(activity.activity_type)
+        argument = definition.signature.read_input(activity.input)
+        limit = activity.timeouts.start_to_close or self._default_start_to_close
+        token = RUNNING.set(attempt.running)
+        try:
+            with span("aion.activity", attempt.running.info.activity_type, attempt=attempt.number):
+                value = await _bounded(self._call(definition, argument), limit)
+        finally:
+            RUNNING.reset(token)
+        payload = definition.signature.write_result(value)
+        require_size(payload, self._max_result_bytes, f"result of {definition.signature.where}")
+        return payload
+
+    async def _call(self, definition: ActivityDefinition, argument: Any) -> Any:
+        function = definition.function
+        arguments = () if definition.signature.input_name is None else (argument,)
+        if definition.executor == "async":
+            return await function(*arguments)
+        loop = asyncio.get_running_loop()
+        if definition.executor == "process":
+            if self._processes is None:
+                self._processes = ProcessPoolExecutor()
+            return await loop.run_in_executor(self._processes, function, *arguments)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(
+                min(self._max_threads, 64), thread_name_prefix="aion-activity"
+            )
+        context = contextvars.copy_context()
+        return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
+
+
+class _StartToCloseTimeoutError(TimeoutError):
+    """Our own bound passed, as opposed to a TimeoutError of the activity's."""
+
+
+async def _bounded(call: Any, limit: timedelta | None) -> Any:
+    if limit is None:
+        return await call
+    bound = asyncio.timeout(limit.total_seconds())
+    try:
+        async with bound:
+            return await call
+    except TimeoutError as error:
+        if bound.expired():
+            raise _StartToCloseTimeoutError from error
+        raise

@@ -1,0 +1,688 @@
+"""One run's code in memory: facts go in, in their recorded order; commands come out, in the same order ever.
+
+Live and in replay this is the same machine. Each fact is delivered, then the code runs until it can do
+nothing more; what it commanded on the way is collected. Live, the commands are recorded. In replay they
+are held against what is recorded, one by one; a difference is a `NonDeterminismError`, never a guess.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final, NoReturn
+
+from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.aggregates.workflow import Workflow
+from aion_es.authoring.channels import Query
+from aion_es.authoring.context import Context, WorkflowInfo
+from aion_es.authoring.definitions import (
+    ActivityDefinition,
+    ActivitySettings,
+    Cancellation,
+    WorkflowDefinition,
+)
+from aion_es.engine.commands import (
+    CancelRun,
+    CancelTimer,
+    Command,
+    CompleteRun,
+    CompleteWithTimeout,
+    ContinueRunAsNew,
+    FailRun,
+    RecordMarker,
+    RequestActivityCancel,
+    ScheduleActivity,
+    SetAttributes,
+    StartTimer,
+    describe,
+)
+from aion_es.engine.failures import activity_error_of, failure_of
+from aion_es.engine.limits import require_size
+from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowFuture, WorkflowLoop
+from aion_es.errors import (
+    InternalError,
+    InvalidArgumentError,
+    NonDeterminismError,
+    PayloadError,
+    PendingWorkError,
+    QueryFailedError,
+    QueryNotFoundError,
+    TimerAlreadyStartedError,
+)
+from aion_es.events.attributes import SearchAttribute
+from aion_es.events.metadata import Envelope
+from aion_es.events.values import SignalMessage
+from aion_es.events.workflow import (
+    ActivityCancelled,
+    ActivityCancelRequested,
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityScheduled,
+    MarkerRecorded,
+    SearchAttributesUpdated,
+    SignalReceived,
+    TimerCancelled,
+    TimerFired,
+    TimerStarted,
+    WithTimeoutCompleted,
+    WorkflowCancelled,
+    WorkflowCancelRequested,
+    WorkflowCompleted,
+    WorkflowContinuedAsNew,
+    WorkflowEvent,
+    WorkflowFailed,
+    WorkflowPaused,
+    WorkflowReopened,
+    WorkflowResumed,
+    WorkflowStarted,
+)
+from aion_es.ids import ActivityId, TimerId, check_id
+from aion_es.payload import Payload
+
+SUGGEST_CONTINUE_AFTER: Final = 10_000
+"""Events after which `continue_as_new_suggested` turns true; Temporal warns at the same length."""
+
+FACTS: Final = frozenset(
+    {
+        WorkflowStarted,
+        ActivityCompleted,
+        ActivityFailed,
+        ActivityCancelled,
+        TimerFired,
+        SignalReceived,
+        WorkflowCancelRequested,
+        WorkflowPaused,
+        WorkflowResumed,
+        WorkflowReopened,
+    }
+)
+"""What reaches the code. Everything else in a history is a command's record, or none of the code's business."""
+
+COMMANDS: Final = frozenset(
+    {
+        ActivityScheduled,
+        ActivityCancelRequested,
+        TimerStarted,
+        TimerCancelled,
+        WithTimeoutCompleted,
+        SearchAttributesUpdated,
+        MarkerRecorded,
+        WorkflowCompleted,
+        WorkflowFailed,
+        WorkflowCancelled,
+        WorkflowContinuedAsNew,
+    }
+)
+
+
+class _ContinueAsNewRequest(BaseException):
+    """Unwinds the code after `ctx.continue_as_new`; not an `Exception`, so that no handler keeps it."""
+
+    def __init__(self, input: Payload) -> None:
+        super().__init__()
+        self.input = input
+
+
+class _ActivityFuture(WorkflowFuture[Any]):
+    """The handle of an activity; cancelling it does what the activity's `cancellation` says."""
+
+    def __init__(
+        self,
+        execution: "CodeExecution",
+        activity_id: ActivityId,
+        definition: ActivityDefinition,
+        cancellation: Cancellation,
+    ) -> None:
+        super().__init__(loop=execution.loop)
+        self.definition = definition
+        self._execution = execution
+        self._activity_id = activity_id
+        self._cancellation: Cancellation = cancellation
+        self._asked = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.done():
+            return False
+        if self._cancellation != "abandon" and not self._asked:
+            self._asked = True
+            if self._execution.request_activity_cancel(self._activity_id) == "never scheduled":
+                return super().cancel(msg)
+        if self._cancellation == "wait":
+            return True  # the outcome decides: cancelled, completed after all, or failed
+        return super().cancel(msg)
+
+    def settle_cancelled(self) -> None:
+        if not self.done():
+            super().cancel()
+
+
+class _TimerFuture(WorkflowFuture[None]):
+    """The handle of a named timer; cancelling it cancels the timer."""
+
+    def __init__(self, execution: "CodeExecution", timer_id: TimerId) -> None:
+        super().__init__(loop=execution.loop)
+        self._execution = execution
+        self.timer_id = timer_id
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.done():
+            return False
+        self._execution.cancel_timer(self.timer_id)
+        return super().cancel(msg)
+
+
+class _SilentInReplay(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, execution: "CodeExecution") -> None:
+        state = execution.workflow.state
+        super().__init__(
+            logging.getLogger(f"aion_es.workflow.{state.workflow_type}"),
+            {
+                "workflow_id": state.workflow_id,
+                "run_id": state.run_id,
+                "workflow_type": state.workflow_type,
+            },
+        )
+        self._execution = execution
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return not self._execution.is_replaying() and super().isEnabledFor(level)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an execution needs of the engine.
+
+    Attributes:
+        schema: Search attributes and their types.
+        route: Gives the version of a type that new runs take, `None` where there is none.
+        max_payload_bytes: How large a value may be.
+    """
+
+    schema: AttributeSchema
+    route: Callable[[str], str | None]
+    max_payload_bytes: int
+
+
+class CodeExecution:
+    """The code of one run, and everything it waits for. Implements `WorkflowRuntime`."""
+
+    def __init__(
+        self, definition: WorkflowDefinition, workflow: Workflow, surroundings: Surroundings
+    ) -> None:
+        self.definition = definition
+        self.workflow = workflow
+        self.loop = WorkflowLoop.of(self)
+        self._surroundings = surroundings
+        self._main: asyncio.Task[Any] | None = None
+        self._finished = False
+        self._commands: list[Command] = []
+        self._replaying = False
+        self._revision = -1
+        self._paused = False
+        self._held: list[tuple[WorkflowEvent, datetime, int]] = []
+        self._cancel_reason: str | None = None
+        # activities: all that have no outcome yet, and the futures that still wait for one
+        self._next_activity = 0
+        self._unsettled: dict[ActivityId, str] = {}
+        self._activities: dict[ActivityId, _ActivityFuture] = {}
+        # timers: live ones, by name or ordinal
+        self._next_timer = 0
+        self._timers: dict[TimerId, DurableTimerHandle | _TimerFuture] = {}
+        # signals: unread messages and those who wait, by name
+        self._mailboxes: dict[str, deque[SignalMessage]] = {}
+        self._receivers: dict[str, deque[asyncio.Future[None]]] = {}
+        self._queries: dict[str, tuple[Query[Any, Any], Callable[..., Any]]] = {}
+        # markers: what the history holds, and what was decided
+        self._recorded_patches: set[str] = set()
+        self._recorded_side_effects: deque[Payload] = deque()
+        self._patches: dict[str, bool] = {}
+        self._random: random.Random | None = None
+        self._logger: _SilentInReplay | None = None
+
+    # ------------------------------------------------------------------- the engine's side
+
+    @property
+    def finished(self) -> bool:
+        """Whether the code has returned, raised, ended as cancelled or continued as new."""
+        return self._finished
+
+    def deliver(self, event: WorkflowEvent, at: datetime, revision: int) -> None:
+        """Deliver one fact and let the code run until it can do nothing more.
+
+        Args:
+            event: The fact.
+            at: When it was recorded.
+            revision: Its place in the stream.
+
+        Raises:
+            PayloadError: A recorded value does not fit the type that the code declares now.
+        """
+        self.loop.set_time(at)
+        self._revision = revision
+        if self._paused and type(event) not in {WorkflowResumed, WorkflowPaused}:
+            self._held.append((event, at, revision))
+            return
+        handler = self._HANDLERS.get(type(event))
+        if handler is None:
+            raise InternalError(f"{type(event).__name__} is not a fact for workflow code")
+        handler(self, event)
+        self._step()
+
+    def take_commands(self) -> list[Command]:
+        """Return what the code commanded since the last call, in order."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def replay(self, history: Iterable[Envelope[WorkflowEvent]]) -> None:
+        """Bring fresh code to where its history ends; what it commands beyond that stays to be taken.
+
+        Raises:
+            NonDeterminismError: The code commands something other than what is recorded.
+            PayloadError: A recorded value does not fit the type that the code declares now.
+        """
+        events = list(history)
+        self._learn_markers(events)
+        produced: deque[Command] = deque()
+        last = len(events) - 1
+        for index, envelope in enumerate(events):
+            event = envelope.event
+            kind = type(event)
+            if kind in FACTS:
+                self._replaying = index < last
+                self.deliver(event, envelope.metadata.recorded_at, envelope.revision)
+                produced.extend(self.take_commands())
+            elif kind in COMMANDS and not _from_outside(event):
+                command = produced.popleft() if produced else None
+                if command is None or not command.matches(event):
+                    raise self._divergence(envelope.revision, describe(event), command)
+        self._replaying = False
+        if produced and history_closed(events):
+            raise self._divergence(-1, "nothing more: the run is closed", produced[0])
+        self._commands = list(produced)
+
+    def query(self, name: str, argument: Any) -> Any:
+        """Return the answer of the code's handler.
+
+        Raises:
+            QueryNotFoundError: The code answers no query of this name; lists those it does.
+            QueryFailedError: The handler raised, or did something other than look.
+        """
+        known = self._queries.get(name)
+        if known is None:
+            raise QueryNotFoundError(name, sorted(self._queries))
+        query, handler = known
+        call = handler if query.argument is None else (lambda: handler(argument))
+        before = len(self._commands)
+        try:
+            answer = query.copy_result(self.loop.call_inside(call))
+        except Exception as error:
+            raise QueryFailedError(name, f"{type(error).__name__}: {error}") from error
+        if len(self._commands) != before:
+            del self._commands[before:]
+            raise QueryFailedError(name, "the handler commanded something; it may only look")
+        return answer
+
+    def close(self) -> None:
+        """Take the code out of memory. Nothing is recorded; replay brings it back."""
+        self.loop.close()
+        for waiting in (
+            self._activities,
+            self._timers,
+            self._receivers,
+            self._mailboxes,
+            self._queries,
+        ):
+            waiting.clear()
+        self._main = None
+
+    # ----------------------------------------------------------------------------- stepping
+
+    def _step(self) -> None:
+        main = self._main
+        if main is None or self._finished:
+            return
+        self.loop.run_ready(main.done)
+        if main.done():
+            self._finished = True
+            self._finish(main)
+
+    def _finish(self, main: "asyncio.Task[Any]") -> None:
+        if main.cancelled():
+            if self._cancel_reason is not None:
+                # What the unwinding disarmed counts as torn down with the run: cancel() records that itself.
+                self._commands = [c for c in self._commands if type(c) is not CancelTimer]
+                self._commands.append(CancelRun(self._cancel_reason))
+            else:
+                self._commands.append(
+                    FailRun(failure_of(asyncio.CancelledError("cancelled by the code itself")))
+                )
+            return
+        error = main.exception()
+        if isinstance(error, _ContinueAsNewRequest):
+            version = self._surroundings.route(self.definition.type)
+            self._commands.append(ContinueRunAsNew(error.input, version))
+        elif error is not None:
+            self._commands.append(FailRun(failure_of(error)))
+        else:
+            try:
+                self._commands.append(
+                    CompleteRun(self.definition.signature.write_result(main.result()))
+                )
+            except PayloadError as unfit:
+                self._commands.append(FailRun(failure_of(unfit)))
+
+    def _divergence(
+        self, revision: int, recorded: str, command: Command | None
+    ) -> NonDeterminismError:
+        state = self.workflow.state
+        commanded = str(command) if command is not None else "nothing: the code waits"
+        return NonDeterminismError(state.workflow_id, state.run_id, revision, recorded, commanded)
+
+    def _learn_markers(self, events: list[Envelope[WorkflowEvent]]) -> None:
+        for envelope in events:
+            event = envelope.event
+            if type(event) is MarkerRecorded:
+                if event.kind == "patch":
+                    self._recorded_patches.add(event.name)
+                else:
+                    self._recorded_side_effects.append(event.value or Payload())
+
+    # -------------------------------------------------------------------------------- facts
+
+    def _on_started(self, event: WorkflowStarted) -> None:
+        for signal in event.carried_signals:
+            self._mailboxes.setdefault(signal.name, deque()).append(signal)
+        context = Context(self)
+        if self.definition.signature.input_name is None:
+            code = self.definition.function(context)
+        else:
+            code = self.definition.function(
+                context, self.definition.signature.read_input(event.input)
+            )
+        self._main = self.loop.create_task(code)
+
+    def _on_activity_completed(self, event: ActivityCompleted) -> None:
+        self._unsettled.pop(event.activity_id, None)
+        future = self._activities.pop(event.activity_id, None)
+        if future is not None and not future.done():
+            future.set_result(future.definition.signature.read_result(event.result))
+
+    def _on_activity_failed(self, event: ActivityFailed) -> None:
+        if event.retry_at is not None:
+            return  # another attempt will come: nothing for the code to know
+        self._unsettled.pop(event.activity_id, None)
+        future = self._activities.pop(event.activity_id, None)
+        if future is not None and not future.done():
+            future.set_exception(activity_error_of(future.definition.type, event))
+
+    def _on_activity_cancelled(self, event: ActivityCancelled) -> None:
+        self._unsettled.pop(event.activity_id, None)
+        future = self._activities.pop(event.activity_id, None)
+        if future is not None:
+            future.settle_cancelled()
+
+    def _on_timer_fired(self, event: TimerFired) -> None:
+        waiting = self._timers.pop(event.timer_id, None)
+        if isinstance(waiting, DurableTimerHandle):
+            self.loop.run_timer(waiting)
+        elif waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _on_signal(self, event: SignalReceived) -> None:
+        message = SignalMessage.model_construct(
+            signal_id=event.signal_id, name=event.name, payload=event.payload, sender=event.sender
+        )
+        self._mailboxes.setdefault(event.name, deque()).append(message)
+        self._wake_receiver(event.name)
+
+    def _on_cancel_requested(self, event: WorkflowCancelRequested) -> None:
+        if self._cancel_reason is None:
+            self._cancel_reason = event.reason
+            if self._main is not None:
+                self._main.cancel()
+
+    def _on_paused(self, _event: WorkflowPaused) -> None:
+        self._paused = True
+
+    def _on_resumed(self, _event: WorkflowResumed) -> None:
+        self._paused = False
+        held, self._held = self._held, []
+        for event, at, revision in held:
+            self.deliver(event, at, revision)
+
+    def _on_reopened(self, _event: WorkflowReopened) -> None:
+        raise InternalError(
+            "replaying a reopened run is not part of this release; its history is intact"
+        )
+
+    _HANDLERS: ClassVar[dict[type[Any], Callable[["CodeExecution", Any], None]]] = {
+        WorkflowStarted: _on_started,
+        ActivityCompleted: _on_activity_completed,
+        ActivityFailed: _on_activity_failed,
+        ActivityCancelled: _on_activity_cancelled,
+        TimerFired: _on_timer_fired,
+        SignalReceived: _on_signal,
+        WorkflowCancelRequested: _on_cancel_requested,
+        WorkflowPaused: _on_paused,
+        WorkflowResumed: _on_resumed,
+        WorkflowReopened: _on_reopened,
+    }
+
+    # ------------------------------------------------------------- WorkflowRuntime: commands
+
+    def schedule_activity(
+        self, definition: ActivityDefinition, settings: ActivitySettings, input: Payload
+    ) -> "asyncio.Future[Any]":
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        require_size(
+            input, self._surroundings.max_payload_bytes, f"input of {definition.signature.where}"
+        )
+        activity_id = ActivityId(self._next_activity)
+        self._next_activity += 1
+        self._commands.append(ScheduleActivity(activity_id, definition.type, input, settings))
+        future = _ActivityFuture(self, activity_id, definition, settings.cancellation)
+        self._activities[activity_id] = future
+        self._unsettled[activity_id] = definition.type
+        return future
+
+    def request_activity_cancel(self, activity_id: ActivityId) -> str:
+        """Command that an activity be cancelled; one that was scheduled in this very step never happens."""
+        if self.loop.is_closed() or self._finished:
+            return "closed"
+        for index, command in enumerate(self._commands):
+            if isinstance(command, ScheduleActivity) and command.activity_id == activity_id:
+                del self._commands[index]
+                self._unsettled.pop(activity_id, None)
+                self._activities.pop(activity_id, None)
+                return "never scheduled"
+        if activity_id in self._unsettled:
+            self._commands.append(RequestActivityCancel(activity_id))
+        return "asked"
+
+    def arm(self, fire_at: datetime, handle: DurableTimerHandle) -> None:
+        """See `TimerPort`."""
+        timer_id = TimerId(str(self._next_timer))
+        self._next_timer += 1
+        handle.timer_id = timer_id
+        self._timers[timer_id] = handle
+        self._commands.append(StartTimer(timer_id, fire_at))
+
+    def disarm(self, handle: DurableTimerHandle) -> None:
+        """See `TimerPort`."""
+        if handle.timer_id is not None:
+            self.cancel_timer(TimerId(handle.timer_id))
+            handle.timer_id = None
+
+    def start_timer(self, timer_id: TimerId | None, delay: timedelta) -> "asyncio.Future[None]":
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        if timer_id is not None:
+            check_id("timer name", timer_id)
+        else:
+            timer_id = TimerId(str(self._next_timer))
+            self._next_timer += 1
+        if timer_id in self._timers:
+            raise TimerAlreadyStartedError(timer_id)
+        future = _TimerFuture(self, timer_id)
+        self._timers[timer_id] = future
+        self._commands.append(StartTimer(timer_id, self.loop.now + delay))
+        return future
+
+    def cancel_timer(self, timer_id: TimerId) -> None:
+        """Command that a live timer be cancelled; one that was armed in this very step never happens."""
+        if self._timers.pop(timer_id, None) is None or self.loop.is_closed():
+            return
+        for index in range(len(self._commands) - 1, -1, -1):
+            command = self._commands[index]
+            if isinstance(command, StartTimer) and command.timer_id == timer_id:
+                del self._commands[index]
+                return
+        self._commands.append(CancelTimer(timer_id))
+
+    def complete_with_timeout(self, timer_id: TimerId, operation_completed: bool) -> None:
+        """See `WorkflowRuntime`."""
+        outcome: Any = "operation_completed" if operation_completed else "timed_out"
+        self._commands.append(CompleteWithTimeout(timer_id, outcome))
+
+    def set_attributes(self, attributes: Mapping[SearchAttribute[Any] | str, object]) -> None:
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        self._commands.append(SetAttributes(self._surroundings.schema.typed(attributes)))
+
+    def continue_as_new(self, input: object) -> NoReturn:
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        payload = self.definition.signature.write_input(input)
+        require_size(
+            payload,
+            self._surroundings.max_payload_bytes,
+            f"input of {self.definition.signature.where}",
+        )
+        if self._unsettled:
+            raise PendingWorkError(sorted(self._unsettled), ())
+        if asyncio.current_task() is not self._main:
+            raise InvalidArgumentError(
+                "continue_as_new",
+                "must be called from the workflow's own task, not from one it started",
+            )
+        raise _ContinueAsNewRequest(payload)
+
+    def patched(self, name: str) -> bool:
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        decided = self._patches.get(check_id("patch name", name))
+        if decided is None:
+            decided = name in self._recorded_patches or not self._replaying
+            self._patches[name] = decided
+            if decided:
+                self._commands.append(RecordMarker("patch", name))
+        return decided
+
+    def side_effect(self, make: Callable[[], Payload]) -> Payload:
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        value = self._recorded_side_effects.popleft() if self._recorded_side_effects else make()
+        require_size(value, self._surroundings.max_payload_bytes, "value of a side effect")
+        self._commands.append(RecordMarker("side_effect", "", value))
+        return value
+
+    # ------------------------------------------------------- WorkflowRuntime: looking, waiting
+
+    def now(self) -> datetime:
+        """See `WorkflowRuntime`."""
+        return self.loop.now
+
+    def is_replaying(self) -> bool:
+        """See `WorkflowRuntime`."""
+        return self._replaying
+
+    def info(self) -> WorkflowInfo:
+        """See `WorkflowRuntime`."""
+        state = self.workflow.state
+        length = self._revision - state.started_revision + 1
+        return WorkflowInfo(
+            workflow_id=state.workflow_id,
+            run_id=state.run_id,
+            first_run_id=state.first_run_id,
+            parent_run_id=state.parent_run_id,
+            parent=state.parent,
+            workflow_type=state.workflow_type,
+            version=state.package_version,
+            task_queue=state.task_queue,
+            started_at=state.started_at,
+            history_length=length,
+            continue_as_new_suggested=length >= SUGGEST_CONTINUE_AFTER,
+        )
+
+    async def next_signal(self, name: str) -> Payload:
+        """See `WorkflowRuntime`. The k-th receive takes the k-th signal; a cancelled receive takes none."""
+        self._require_open()
+        mailbox = self._mailboxes.setdefault(name, deque())
+        while not mailbox:
+            receivers = self._receivers.setdefault(name, deque())
+            waiting = self.loop.create_future()
+            receivers.append(waiting)
+            try:
+                await waiting
+            except asyncio.CancelledError:
+                if waiting in receivers:
+                    receivers.remove(waiting)
+                if mailbox and not waiting.cancelled():
+                    self._wake_receiver(
+                        name
+                    )  # it was woken for a message that somebody else may now take
+                raise
+        message = mailbox.popleft()
+        self.workflow.signal_read(message.signal_id)
+        return message.payload
+
+    def _wake_receiver(self, name: str) -> None:
+        receivers = self._receivers.get(name)
+        while receivers:
+            waiting = receivers.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+
+    def answer(self, query: Query[Any, Any], handler: Callable[..., Any]) -> None:
+        """See `WorkflowRuntime`."""
+        self._queries[query.name] = (query, handler)
+
+    @property
+    def random(self) -> random.Random:
+        """See `WorkflowRuntime`."""
+        if self._random is None:
+            self._random = random.Random(self.workflow.state.run_id)  # noqa: S311 - repeatable is what it is for
+        return self._random
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """See `WorkflowRuntime`."""
+        if self._logger is None:
+            self._logger = _SilentInReplay(self)
+        return self._logger
+
+    def _require_open(self) -> None:
+        if self.loop.is_closed():
+            raise EvictedError
+
+
+def _from_outside(event: WorkflowEvent) -> bool:
+    """Whether a record that commands also leave was left by somebody else: an operator, or a teardown."""
+    if type(event) is SearchAttributesUpdated:
+        return event.request_id is not None
+    return type(event) is TimerCancelled and event.cause == "teardown"
+
+
+def history_closed(events: list[Envelope[WorkflowEvent]]) -> bool:
+    """Return whether the run that these events tell of was closed by its own code."""
+    return bool(events) and type(events[-1].event) in {
+        WorkflowCompleted,
+        WorkflowFailed,
+        WorkflowCancelled,
+        WorkflowContinuedAsNew,
+    }

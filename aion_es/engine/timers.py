@@ -1,0 +1,71 @@
+"""The timer service: one heap for everything that is due at an instant, whoever asked for it.
+
+Only what is due within the horizon is held in memory. Timers beyond it wait in the pending-work
+projection, from where the engine brings them in before the horizon reaches them; so a hundred thousand
+sleeping workflows cost a hundred thousand rows, and no memory.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Hashable
+from datetime import datetime
+
+from aion_es.clock import SleepingClock
+
+
+class TimerService:
+    """Calls back when something is due, in the order of due times; the same key is held once."""
+
+    def __init__(self, clock: SleepingClock) -> None:
+        self._clock = clock
+        self._heap: list[tuple[datetime, int, Hashable, Callable[[], None]]] = []
+        self._order = (
+            itertools.count()
+        )  # equal due times fire in the order in which they were added
+        self._live: dict[Hashable, datetime] = {}
+        self._earlier = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, key: Hashable, due_at: datetime, fire: Callable[[], None]) -> None:
+        """Call `fire` when `due_at` has come; a key that is held already keeps its due time if that is the same."""
+        if self._live.get(key) == due_at:
+            return
+        self._live[key] = due_at
+        heapq.heappush(self._heap, (due_at, next(self._order), key, fire))
+        if self._heap[0][2] == key:
+            self._earlier.set()
+
+    def discard(self, key: Hashable) -> None:
+        """Forget what is held under this key, if anything is."""
+        self._live.pop(key, None)
+
+    async def run(self) -> None:
+        """Call back for ever; ends only by cancellation."""
+        while True:
+            self._earlier.clear()  # before looking: what is added meanwhile must not be missed
+            self._fire_due()
+            if not self._heap:
+                await self._earlier.wait()
+            else:
+                await self._sleep_until(self._heap[0][0])
+
+    def _fire_due(self) -> None:
+        now = self._clock.now()
+        while self._heap and self._heap[0][0] <= now:
+            due_at, _, key, fire = heapq.heappop(self._heap)
+            if self._live.get(key) == due_at:
+                del self._live[key]
+                fire()
+
+    async def _sleep_until(self, due_at: datetime) -> None:
+        sleeping = asyncio.ensure_future(self._clock.sleep_until(due_at))
+        waking = asyncio.ensure_future(self._earlier.wait())
+        try:
+            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            waking.cancel()
+            await asyncio.gather(sleeping, waking, return_exceptions=True)
