@@ -15,6 +15,7 @@ from aion_es.clock import SleepingClock, SystemClock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.core import EngineCore, EngineOptions
 from aion_es.engine.execution import Surroundings
+from aion_es.engine.follower import Follower
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
@@ -209,16 +210,16 @@ class OpeningEngine:
                 self._schema, self._catalog.routed_version, max_payload_bytes(store.limits)
             ),
             self._group,
-            namespace=namespace,
             clock=self._clock,
             ids=self._ids,
             options=self._options,
         )
+        follower = Follower(store, core, core.registry, prefix)
         core.on_stuck = _StuckRecorder(read_model, self._group)
         recovery = Recovery(
             core, store, runner, PendingWorkIndex(read_model), self._catalog, self._clock
         )
-        for job in (runner.run(), core.follow(end), core.timers.run(), recovery.run(end)):
+        for job in (runner.run(), follower.run(end), core.timers.run(), recovery.run(end)):
             self._background.append(self._group.create_task(job))
         return Engine(
             core,

@@ -52,14 +52,14 @@ class Recovery:
         self._index = index
         self._catalog = catalog
         self._clock = clock
-        core.horizon = clock.now() + HORIZON
+        core.effects.horizon = clock.now() + HORIZON
 
     async def run(self, end: Position) -> None:
         """Recover what was stored up to `end`, then keep the timer service supplied, for ever."""
         await self._persistently(lambda: self._take_up(end))
         self.done.set()
         while True:
-            horizon = self._core.horizon or self._clock.now()
+            horizon = self._core.effects.horizon or self._clock.now()
             await self._clock.sleep_until(horizon - HORIZON / 2)
             await self._persistently(self._move_horizon)
 
@@ -78,14 +78,14 @@ class Recovery:
         await self._report_orphans()
         with_activities = await self._index.runs_with_activities()
         unseen = [workflow_id for workflow_id, _ in await self._index.unseen_runs()]
-        await self._arm_until(self._core.horizon or self._clock.now())
+        await self._arm_until(self._core.effects.horizon or self._clock.now())
         await self._core.wake_all(with_activities, reclaim=True)
         known = set(with_activities)
         await self._core.wake_all((i for i in unseen if i not in known), reclaim=True)
 
     async def _move_horizon(self) -> None:
         """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between."""
-        horizon = self._core.horizon = self._clock.now() + HORIZON
+        horizon = self._core.effects.horizon = self._clock.now() + HORIZON
         await self._runner.wait_until(
             await self._store.end_position(), projection=PendingWorkProjection.name, timeout=None
         )
@@ -95,10 +95,12 @@ class Recovery:
         last: PendingTimer | None = None
         while page := await self._index.timers_due(horizon, after=last, limit=_PAGE):
             for timer in page:
-                self._core.arm(timer.workflow_id, timer.run_id, timer.timer_id, timer.fire_at)
+                self._core.effects.arm(
+                    timer.workflow_id, timer.run_id, timer.timer_id, timer.fire_at
+                )
             last = page[-1]
         for due in await self._index.deadlines_due(horizon):
-            self._core.arm_deadline(due.workflow_id, due.run_id, due.timeout, due.deadline)
+            self._core.effects.arm_deadline(due.workflow_id, due.run_id, due.timeout, due.deadline)
 
     async def _report_orphans(self) -> None:
         orphaned: list[VersionNotLoadedError] = []

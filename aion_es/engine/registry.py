@@ -91,6 +91,12 @@ class Registry:
         """Return the completion that somebody holds, if anybody does."""
         return self._completions.get((workflow_id, run_id))
 
+    def tell(self, workflow_id: WorkflowId, run_id: RunId, outcome: TerminalEvent) -> None:
+        """Tell those who wait for a run how it ended, if anybody does."""
+        completion = self.find_completion(workflow_id, run_id)
+        if completion is not None:
+            completion.tell(outcome)
+
     def newest(self, workflow_id: WorkflowId) -> Registration | None:
         """Return the open run of this id, if this engine knows one."""
         return self._open.get(workflow_id)

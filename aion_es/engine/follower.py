@@ -1,0 +1,97 @@
+"""Following the store: what others recorded reaches those whom it concerns.
+
+What this engine recorded it knows already, and has handed on directly; the subscription is how it
+learns of everybody else's: clients, operators, other engines.
+"""
+
+import asyncio
+import logging
+from typing import Final, Protocol, cast, get_args
+
+from aion_es.engine.process import RunProcess
+from aion_es.engine.registry import Registry
+from aion_es.errors import StoreError
+from aion_es.events.codec import decode, decode_metadata
+from aion_es.events.metadata import was_activated
+from aion_es.events.workflow import TerminalEvent
+from aion_es.ids import WorkflowId
+from aion_es.store.port import EventSubscriber, Position, RecordedEvent
+
+_LOG: Final = logging.getLogger("aion_es.engine")
+
+TERMINAL_TYPES: Final = frozenset(cls.__name__ for cls in get_args(TerminalEvent))
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 5.0
+"""Seconds between tries to subscribe again."""
+
+
+class Processes(Protocol):
+    """What the follower needs of the engine's core."""
+
+    def find(self, workflow_id: WorkflowId) -> RunProcess | None:
+        """Return the process of a workflow that is in memory."""
+        ...
+
+    def schedule(self, process: RunProcess) -> None:
+        """See to it that a process takes its turns."""
+        ...
+
+    def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
+        """Let a workflow look at its history."""
+        ...
+
+
+class Follower:
+    """Follows one namespace of the store from where the engine opened it."""
+
+    def __init__(
+        self, store: EventSubscriber, processes: Processes, registry: Registry, prefix: str
+    ) -> None:
+        self._store = store
+        self._processes = processes
+        self._registry = registry
+        self._prefix = prefix
+
+    async def run(self, position: Position) -> None:
+        """Hear of everything that is recorded after `position`, for ever; ends only by cancellation."""
+        delay = _FIRST_RETRY
+        while True:
+            try:
+                async with self._store.subscribe_all(
+                    from_position=position, prefix=self._prefix
+                ) as subscription:
+                    while batch := await subscription.next_batch():
+                        events = [m for m in batch if isinstance(m, RecordedEvent)]
+                        if events:
+                            self._hear(events)
+                            position = events[-1].position
+                        delay = _FIRST_RETRY
+            except StoreError as error:
+                _LOG.warning("following the store: %s; again in %.2f s", error, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_RETRY)
+
+    def _hear(self, events: list[RecordedEvent]) -> None:
+        """Bring what others recorded to those whom it concerns; what this engine recorded it knows already."""
+        newest = {event.stream: event for event in events}
+        cut = len(self._prefix)
+        for event in events:
+            if event.type in TERMINAL_TYPES:
+                self._hear_terminal(WorkflowId(event.stream[cut:]), event)
+        for stream, event in newest.items():
+            workflow_id = WorkflowId(stream[cut:])
+            process = self._processes.find(workflow_id)
+            if process is not None:
+                process.heard_of(event.revision)
+                if process.has_work:
+                    self._processes.schedule(process)
+            elif not was_activated(event.metadata) and event.type not in TERMINAL_TYPES:
+                self._processes.wake(workflow_id)
+
+    def _hear_terminal(self, workflow_id: WorkflowId, event: RecordedEvent) -> None:
+        run_id = decode_metadata(event).run_id
+        if run_id is None or self._processes.find(workflow_id) is not None:
+            return  # a process tells those who wait itself, when it has read it
+        if self._registry.find_completion(workflow_id, run_id) is not None:
+            self._registry.tell(workflow_id, run_id, cast("TerminalEvent", decode(event)))
+        self._registry.remove(workflow_id, run_id)
