@@ -293,3 +293,6 @@ _DESCRIPTIONS: Final[dict[type[Any], Callable[[Any], str]]] = {
     WorkflowCancelled: lambda _e: "end the run as cancelled",
     WorkflowContinuedAsNew: lambda _e: "continue as new",
 }
+
+COMMAND_EVENTS: Final = frozenset(_DESCRIPTIONS)
+"""The types of the events that record commands."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, Literal, NoReturn
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.workflow import Workflow
@@ -21,7 +21,6 @@ from aion_es.authoring.context import Context, WorkflowInfo
 from aion_es.authoring.definitions import (
     ActivityDefinition,
     ActivitySettings,
-    Cancellation,
     WorkflowDefinition,
 )
 from aion_es.engine.commands import (
@@ -37,15 +36,15 @@ from aion_es.engine.commands import (
     ScheduleActivity,
     SetAttributes,
     StartTimer,
-    describe,
 )
 from aion_es.engine.failures import activity_error_of, failure_of
+from aion_es.engine.handles import ActivityFuture, TimerFuture
 from aion_es.engine.limits import require_size
-from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowFuture, WorkflowLoop
+from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowLoop
+from aion_es.engine.mailboxes import Mailboxes
 from aion_es.errors import (
     InternalError,
     InvalidArgumentError,
-    NonDeterminismError,
     PayloadError,
     PendingWorkError,
     QueryFailedError,
@@ -53,69 +52,26 @@ from aion_es.errors import (
     TimerAlreadyStartedError,
 )
 from aion_es.events.attributes import SearchAttribute
-from aion_es.events.metadata import Envelope
 from aion_es.events.values import SignalMessage
 from aion_es.events.workflow import (
     ActivityCancelled,
-    ActivityCancelRequested,
     ActivityCompleted,
     ActivityFailed,
-    ActivityScheduled,
     MarkerRecorded,
-    SearchAttributesUpdated,
     SignalReceived,
-    TimerCancelled,
     TimerFired,
-    TimerStarted,
-    WithTimeoutCompleted,
-    WorkflowCancelled,
     WorkflowCancelRequested,
-    WorkflowCompleted,
-    WorkflowContinuedAsNew,
     WorkflowEvent,
-    WorkflowFailed,
     WorkflowPaused,
     WorkflowReopened,
     WorkflowResumed,
     WorkflowStarted,
 )
 from aion_es.ids import ActivityId, TimerId, check_id
-from aion_es.payload import Payload
+from aion_es.payload import NOTHING, Payload
 
 SUGGEST_CONTINUE_AFTER: Final = 10_000
 """Events after which `continue_as_new_suggested` turns true; Temporal warns at the same length."""
-
-FACTS: Final = frozenset(
-    {
-        WorkflowStarted,
-        ActivityCompleted,
-        ActivityFailed,
-        ActivityCancelled,
-        TimerFired,
-        SignalReceived,
-        WorkflowCancelRequested,
-        WorkflowPaused,
-        WorkflowResumed,
-        WorkflowReopened,
-    }
-)
-"""What reaches the code. Everything else in a history is a command's record, or none of the code's business."""
-
-COMMANDS: Final = frozenset(
-    {
-        ActivityScheduled,
-        ActivityCancelRequested,
-        TimerStarted,
-        TimerCancelled,
-        WithTimeoutCompleted,
-        SearchAttributesUpdated,
-        MarkerRecorded,
-        WorkflowCompleted,
-        WorkflowFailed,
-        WorkflowCancelled,
-        WorkflowContinuedAsNew,
-    }
-)
 
 
 class _ContinueAsNewRequest(BaseException):
@@ -124,54 +80,6 @@ class _ContinueAsNewRequest(BaseException):
     def __init__(self, input: Payload) -> None:
         super().__init__()
         self.input = input
-
-
-class _ActivityFuture(WorkflowFuture[Any]):
-    """The handle of an activity; cancelling it does what the activity's `cancellation` says."""
-
-    def __init__(
-        self,
-        execution: "CodeExecution",
-        activity_id: ActivityId,
-        definition: ActivityDefinition,
-        cancellation: Cancellation,
-    ) -> None:
-        super().__init__(loop=execution.loop)
-        self.definition = definition
-        self._execution = execution
-        self._activity_id = activity_id
-        self._cancellation: Cancellation = cancellation
-        self._asked = False
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        if self.done():
-            return False
-        if self._cancellation != "abandon" and not self._asked:
-            self._asked = True
-            if self._execution.request_activity_cancel(self._activity_id) == "never scheduled":
-                return super().cancel(msg)
-        if self._cancellation == "wait":
-            return True  # the outcome decides: cancelled, completed after all, or failed
-        return super().cancel(msg)
-
-    def settle_cancelled(self) -> None:
-        if not self.done():
-            super().cancel()
-
-
-class _TimerFuture(WorkflowFuture[None]):
-    """The handle of a named timer; cancelling it cancels the timer."""
-
-    def __init__(self, execution: "CodeExecution", timer_id: TimerId) -> None:
-        super().__init__(loop=execution.loop)
-        self._execution = execution
-        self.timer_id = timer_id
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        if self.done():
-            return False
-        self._execution.cancel_timer(self.timer_id)
-        return super().cancel(msg)
 
 
 class _SilentInReplay(logging.LoggerAdapter[logging.Logger]):
@@ -219,7 +127,7 @@ class CodeExecution:
         self._main: asyncio.Task[Any] | None = None
         self._finished = False
         self._commands: list[Command] = []
-        self._replaying = False
+        self.replaying = False
         self._revision = -1
         self._paused = False
         self._held: list[tuple[WorkflowEvent, datetime, int]] = []
@@ -227,13 +135,11 @@ class CodeExecution:
         # activities: all that have no outcome yet, and the futures that still wait for one
         self._next_activity = 0
         self._unsettled: dict[ActivityId, str] = {}
-        self._activities: dict[ActivityId, _ActivityFuture] = {}
+        self._activities: dict[ActivityId, ActivityFuture] = {}
         # timers: live ones, by name or ordinal
         self._next_timer = 0
-        self._timers: dict[TimerId, DurableTimerHandle | _TimerFuture] = {}
-        # signals: unread messages and those who wait, by name
-        self._mailboxes: dict[str, deque[SignalMessage]] = {}
-        self._receivers: dict[str, deque[asyncio.Future[None]]] = {}
+        self._timers: dict[TimerId, DurableTimerHandle | TimerFuture] = {}
+        self._mailboxes = Mailboxes(self.loop)
         self._queries: dict[str, tuple[Query[Any, Any], Callable[..., Any]]] = {}
         # markers: what the history holds, and what was decided
         self._recorded_patches: set[str] = set()
@@ -271,37 +177,22 @@ class CodeExecution:
         handler(self, event)
         self._step()
 
+    def expect_markers(self, markers: Iterable[MarkerRecorded]) -> None:
+        """Learn, before a replay, what the code was told when it ran first."""
+        for marker in markers:
+            if marker.kind == "patch":
+                self._recorded_patches.add(marker.name)
+            else:
+                self._recorded_side_effects.append(marker.value or NOTHING)
+
     def take_commands(self) -> list[Command]:
         """Return what the code commanded since the last call, in order."""
         commands, self._commands = self._commands, []
         return commands
 
-    def replay(self, history: Iterable[Envelope[WorkflowEvent]]) -> None:
-        """Bring fresh code to where its history ends; what it commands beyond that stays to be taken.
-
-        Raises:
-            NonDeterminismError: The code commands something other than what is recorded.
-            PayloadError: A recorded value does not fit the type that the code declares now.
-        """
-        events = list(history)
-        self._learn_markers(events)
-        produced: deque[Command] = deque()
-        last = len(events) - 1
-        for index, envelope in enumerate(events):
-            event = envelope.event
-            kind = type(event)
-            if kind in FACTS:
-                self._replaying = index < last
-                self.deliver(event, envelope.metadata.recorded_at, envelope.revision)
-                produced.extend(self.take_commands())
-            elif kind in COMMANDS and not _from_outside(event):
-                command = produced.popleft() if produced else None
-                if command is None or not command.matches(event):
-                    raise self._divergence(envelope.revision, describe(event), command)
-        self._replaying = False
-        if produced and history_closed(events):
-            raise self._divergence(-1, "nothing more: the run is closed", produced[0])
-        self._commands = list(produced)
+    def put_back(self, commands: Iterable[Command]) -> None:
+        """Put in front what a replay has found to be commanded and not yet recorded."""
+        self._commands = [*commands, *self._commands]
 
     def query(self, name: str, argument: Any) -> Any:
         """Return the answer of the code's handler.
@@ -328,13 +219,7 @@ class CodeExecution:
     def close(self) -> None:
         """Take the code out of memory. Nothing is recorded; replay brings it back."""
         self.loop.close()
-        for waiting in (
-            self._activities,
-            self._timers,
-            self._receivers,
-            self._mailboxes,
-            self._queries,
-        ):
+        for waiting in (self._activities, self._timers, self._mailboxes, self._queries):
             waiting.clear()
         self._main = None
 
@@ -374,27 +259,10 @@ class CodeExecution:
             except PayloadError as unfit:
                 self._commands.append(FailRun(failure_of(unfit)))
 
-    def _divergence(
-        self, revision: int, recorded: str, command: Command | None
-    ) -> NonDeterminismError:
-        state = self.workflow.state
-        commanded = str(command) if command is not None else "nothing: the code waits"
-        return NonDeterminismError(state.workflow_id, state.run_id, revision, recorded, commanded)
-
-    def _learn_markers(self, events: list[Envelope[WorkflowEvent]]) -> None:
-        for envelope in events:
-            event = envelope.event
-            if type(event) is MarkerRecorded:
-                if event.kind == "patch":
-                    self._recorded_patches.add(event.name)
-                else:
-                    self._recorded_side_effects.append(event.value or Payload())
-
     # -------------------------------------------------------------------------------- facts
 
     def _on_started(self, event: WorkflowStarted) -> None:
-        for signal in event.carried_signals:
-            self._mailboxes.setdefault(signal.name, deque()).append(signal)
+        self._mailboxes.carry(event.carried_signals)
         context = Context(self)
         if self.definition.signature.input_name is None:
             code = self.definition.function(context)
@@ -435,8 +303,7 @@ class CodeExecution:
         message = SignalMessage.model_construct(
             signal_id=event.signal_id, name=event.name, payload=event.payload, sender=event.sender
         )
-        self._mailboxes.setdefault(event.name, deque()).append(message)
-        self._wake_receiver(event.name)
+        self._mailboxes.put(message)
 
     def _on_cancel_requested(self, event: WorkflowCancelRequested) -> None:
         if self._cancel_reason is None:
@@ -484,15 +351,17 @@ class CodeExecution:
         activity_id = ActivityId(self._next_activity)
         self._next_activity += 1
         self._commands.append(ScheduleActivity(activity_id, definition.type, input, settings))
-        future = _ActivityFuture(self, activity_id, definition, settings.cancellation)
+        future = ActivityFuture(self, activity_id, definition, settings.cancellation)
         self._activities[activity_id] = future
         self._unsettled[activity_id] = definition.type
         return future
 
-    def request_activity_cancel(self, activity_id: ActivityId) -> str:
+    def request_activity_cancel(
+        self, activity_id: ActivityId
+    ) -> Literal["asked", "never scheduled"]:
         """Command that an activity be cancelled; one that was scheduled in this very step never happens."""
         if self.loop.is_closed() or self._finished:
-            return "closed"
+            return "asked"  # nobody listens any more
         for index, command in enumerate(self._commands):
             if isinstance(command, ScheduleActivity) and command.activity_id == activity_id:
                 del self._commands[index]
@@ -527,7 +396,7 @@ class CodeExecution:
             self._next_timer += 1
         if timer_id in self._timers:
             raise TimerAlreadyStartedError(timer_id)
-        future = _TimerFuture(self, timer_id)
+        future = TimerFuture(self, timer_id)
         self._timers[timer_id] = future
         self._commands.append(StartTimer(timer_id, self.loop.now + delay))
         return future
@@ -576,7 +445,7 @@ class CodeExecution:
         self._require_open()
         decided = self._patches.get(check_id("patch name", name))
         if decided is None:
-            decided = name in self._recorded_patches or not self._replaying
+            decided = name in self._recorded_patches or not self.replaying
             self._patches[name] = decided
             if decided:
                 self._commands.append(RecordMarker("patch", name))
@@ -598,7 +467,7 @@ class CodeExecution:
 
     def is_replaying(self) -> bool:
         """See `WorkflowRuntime`."""
-        return self._replaying
+        return self.replaying
 
     def info(self) -> WorkflowInfo:
         """See `WorkflowRuntime`."""
@@ -619,34 +488,11 @@ class CodeExecution:
         )
 
     async def next_signal(self, name: str) -> Payload:
-        """See `WorkflowRuntime`. The k-th receive takes the k-th signal; a cancelled receive takes none."""
+        """See `WorkflowRuntime`."""
         self._require_open()
-        mailbox = self._mailboxes.setdefault(name, deque())
-        while not mailbox:
-            receivers = self._receivers.setdefault(name, deque())
-            waiting = self.loop.create_future()
-            receivers.append(waiting)
-            try:
-                await waiting
-            except asyncio.CancelledError:
-                if waiting in receivers:
-                    receivers.remove(waiting)
-                if mailbox and not waiting.cancelled():
-                    self._wake_receiver(
-                        name
-                    )  # it was woken for a message that somebody else may now take
-                raise
-        message = mailbox.popleft()
+        message = await self._mailboxes.take(name)
         self.workflow.signal_read(message.signal_id)
         return message.payload
-
-    def _wake_receiver(self, name: str) -> None:
-        receivers = self._receivers.get(name)
-        while receivers:
-            waiting = receivers.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
-                return
 
     def answer(self, query: Query[Any, Any], handler: Callable[..., Any]) -> None:
         """See `WorkflowRuntime`."""
@@ -671,18 +517,5 @@ class CodeExecution:
             raise EvictedError
 
 
-def _from_outside(event: WorkflowEvent) -> bool:
-    """Whether a record that commands also leave was left by somebody else: an operator, or a teardown."""
-    if type(event) is SearchAttributesUpdated:
-        return event.request_id is not None
-    return type(event) is TimerCancelled and event.cause == "teardown"
-
-
-def history_closed(events: list[Envelope[WorkflowEvent]]) -> bool:
-    """Return whether the run that these events tell of was closed by its own code."""
-    return bool(events) and type(events[-1].event) in {
-        WorkflowCompleted,
-        WorkflowFailed,
-        WorkflowCancelled,
-        WorkflowContinuedAsNew,
-    }
+FACTS: Final = frozenset(CodeExecution._HANDLERS)  # noqa: SLF001 - the table is the definition
+"""The types of the events that reach the code: all else in a history records commands, or is none of its business."""

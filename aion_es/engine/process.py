@@ -26,6 +26,7 @@ from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import Clock
 from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity
 from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
+from aion_es.engine.replay import replay
 from aion_es.errors import (
     AionError,
     ConcurrencyConflictError,
@@ -351,7 +352,7 @@ class RunProcess:
         definition = self._host.pinned(state.workflow_type, state.package_version)
         execution = CodeExecution(definition, workflow, self._host.surroundings)
         try:
-            execution.replay(history)
+            replay(execution, history)
         except BaseException:
             execution.close()
             raise

@@ -1,0 +1,80 @@
+"""Replay: fresh code is brought to where its history ends, and held against it, command by command.
+
+Strict: every command that the code makes must be the next one that is recorded, by kind and identity.
+A difference never fails the run and is never papered over; it is told with a diff, and the run waits
+for code that matches.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from aion_es.engine.commands import COMMAND_EVENTS, Command, describe
+from aion_es.engine.execution import FACTS, CodeExecution
+from aion_es.errors import NonDeterminismError
+from aion_es.events.metadata import Envelope
+from aion_es.events.workflow import (
+    MarkerRecorded,
+    SearchAttributesUpdated,
+    TimerCancelled,
+    WorkflowCancelled,
+    WorkflowCompleted,
+    WorkflowContinuedAsNew,
+    WorkflowEvent,
+    WorkflowFailed,
+)
+
+
+def replay(execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]]) -> None:
+    """Deliver the facts of `history` to fresh code and match what it commands.
+
+    What the code commands beyond the end of its history stays to be taken from it.
+
+    Raises:
+        NonDeterminismError: The code commands something other than what is recorded.
+        PayloadError: A recorded value does not fit the type that the code declares now.
+    """
+    execution.expect_markers(e.event for e in history if isinstance(e.event, MarkerRecorded))
+    produced: deque[Command] = deque()
+    last = len(history) - 1
+    for index, envelope in enumerate(history):
+        event = envelope.event
+        kind = type(event)
+        if kind in FACTS:
+            execution.replaying = index < last
+            execution.deliver(event, envelope.metadata.recorded_at, envelope.revision)
+            produced.extend(execution.take_commands())
+        elif kind in COMMAND_EVENTS and not _from_outside(event):
+            if kind is WorkflowContinuedAsNew and not produced:
+                break  # an operator's: the code was not asked
+            command = produced.popleft() if produced else None
+            if command is None or not command.matches(event):
+                raise _divergence(execution, envelope.revision, describe(event), command)
+    execution.replaying = False
+    if produced and _closed_by_its_code(history):
+        raise _divergence(execution, -1, "nothing more: the run is closed", produced[0])
+    execution.put_back(produced)
+
+
+def _divergence(
+    execution: CodeExecution, revision: int, recorded: str, command: Command | None
+) -> NonDeterminismError:
+    state = execution.workflow.state
+    commanded = str(command) if command is not None else "nothing: the code waits"
+    return NonDeterminismError(state.workflow_id, state.run_id, revision, recorded, commanded)
+
+
+def _from_outside(event: WorkflowEvent) -> bool:
+    """Whether a record that commands also leave was left by somebody else: an operator, or a teardown."""
+    if type(event) is SearchAttributesUpdated:
+        return event.request_id is not None
+    return type(event) is TimerCancelled and event.cause == "teardown"
+
+
+def _closed_by_its_code(events: Sequence[Envelope[WorkflowEvent]]) -> bool:
+    """Return whether the run that these events tell of was closed by its own code."""
+    return bool(events) and type(events[-1].event) in {
+        WorkflowCompleted,
+        WorkflowFailed,
+        WorkflowCancelled,
+        WorkflowContinuedAsNew,
+    }
