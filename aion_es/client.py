@@ -21,8 +21,8 @@ from aion_es.authoring.definitions import WorkflowDefinition, workflow_definitio
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.execution import CodeExecution
 from aion_es.engine.limits import max_payload_bytes, require_size
-from aion_es.engine.process import Committed
 from aion_es.engine.registry import Completion
+from aion_es.engine.requests import Committed, Decide
 from aion_es.errors import (
     InvalidArgumentError,
     WaitTimeoutError,
@@ -55,7 +55,6 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 Attributes = Mapping[SearchAttribute[Any] | str, Any]
-Decide = Callable[[Workflow, datetime], object]
 
 
 class Gateway(Protocol):

@@ -13,7 +13,7 @@ Families never mix, so that `except` says what to do::
     │   ├── ChildAlreadyStartedError, ChildNotFoundError
     │   ├── UnregisteredAttributeError, ConflictingAttributeTypeError, AttributeTypeError
     │   ├── ScheduleAlreadyExistsError, ScheduleNotFoundError, SchedulePausedError
-    │   ├── QueryNotFoundError, QueryFailedError, FilterSyntaxError
+    │   ├── QueryNotFoundError, QueryFailedError, FilterSyntaxError, InvalidPageTokenError
     │   └── WorkflowSandboxError
     ├── OperationalError         something outside is in the way: mend it or wait, then try again
     │   ├── StoreError
@@ -450,6 +450,19 @@ class FilterSyntaxError(DomainError):
 
     def __str__(self) -> str:
         return f"{self.reason}, at character {self.position}: {self.filter[self.position : self.position + 24]!r}"
+
+
+class InvalidPageTokenError(DomainError):
+    """A page token is damaged, or was given for another filter. Ask for the first page again."""
+
+    code = "invalid_page_token"
+
+    def __init__(self, token: str, reason: str) -> None:
+        super().__init__(token, reason)
+        self.token, self.reason = token, reason
+
+    def __str__(self) -> str:
+        return f"page token {self.token[:24]!r}: {self.reason}"
 
 
 class WorkflowSandboxError(DomainError):

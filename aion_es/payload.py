@@ -6,7 +6,7 @@ it is refused before anything is recorded, where the mistake is, with its path.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -151,12 +151,19 @@ def decoder(declared: Any) -> Callable[[Any, str], Any]:
 
 def _order(declared: Any) -> str:
     """Return what tells `A | B` from `B | A`: they are equal, and yet read some values differently."""
-    return repr(declared) if not isinstance(declared, type) and _has_union(declared) else ""
+    if isinstance(declared, type):
+        return ""
+    try:
+        return repr(declared) if _has_union(declared) else ""
+    except TypeError as error:
+        raise PayloadError(f"type {declared!r}", "$", f"cannot be looked up: {error}") from error
 
 
 @lru_cache(maxsize=4096)
 def _has_union(declared: Any) -> bool:
-    return get_origin(declared) in {Union, UnionType} or any(map(_has_union, get_args(declared)))
+    if get_origin(declared) in {Union, UnionType}:
+        return True
+    return any(_has_union(part) for part in get_args(declared) if isinstance(part, Hashable))
 
 
 @lru_cache(maxsize=4096)

@@ -3,8 +3,7 @@
 Only the API is used. Without an SDK in the program every call here costs a fraction of a microsecond.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from opentelemetry import trace
@@ -20,16 +19,16 @@ def traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-@contextmanager
-def span(name: str, subject: str, **attributes: int | str) -> Generator[None]:
-    """Run the block in a span `{name} {subject}`; does nothing where no SDK is installed.
+def span(name: str, subject: str, **attributes: int | str) -> AbstractContextManager[object]:
+    """Return a span `{name} {subject}` to run a block in; nothing at all where no SDK is installed.
 
     An exception is recorded on the span and goes on.
     """
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        yield
-        return
-    with _TRACER.start_as_current_span(
+        return _NO_SPAN
+    return _TRACER.start_as_current_span(
         f"{name} {subject}", attributes={f"aion.{key}": value for key, value in attributes.items()}
-    ):
-        yield
+    )
+
+
+_NO_SPAN: Final = nullcontext()

@@ -12,12 +12,12 @@ from aion_es.aggregates.repository import (
     Executed,
     ExecutedSchedule,
     ReadWriteStore,
-    RetrySettings,
     Saved,
-    ScheduleRepository,
     WorkflowRepository,
 )
+from aion_es.aggregates.retries import RetrySettings
 from aion_es.aggregates.schedule import Schedule, ScheduleState
+from aion_es.aggregates.schedule_repository import ScheduleRepository
 from aion_es.aggregates.state import ActivityState, ChildState, WorkflowState, evolve
 from aion_es.aggregates.status import WorkflowStatus, status_after
 from aion_es.aggregates.workflow import Workflow

@@ -58,9 +58,11 @@ class Aggregate(ABC, Generic[E]):
 
     def _record(self, events: tuple[E, ...], at: datetime) -> tuple[E, ...]:
         """Evolve over `events` and keep them for the append."""
+        uncommitted = self.uncommitted
+        revision = self.revision + len(uncommitted)
         for event in events:
-            run_id = self._evolve(event, at, self.revision + 1 + len(self.uncommitted))
-            self.uncommitted.append(Pending(event, at, run_id))
+            revision += 1
+            uncommitted.append(Pending(event, at, self._evolve(event, at, revision)))
         return events
 
     @abstractmethod

@@ -4,22 +4,23 @@ A command is load, guard, append with the revision that was loaded. The guard an
 revision, so no check can be outrun; whoever loses the race reads what is new and is guarded again.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic_core import PydanticSerializationError
 
 from aion_es.aggregates.aggregate import Aggregate, Pending
 from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.aggregates.retries import DEFAULT_RETRIES, RetrySettings
 from aion_es.aggregates.schedule import Schedule
 from aion_es.aggregates.workflow import Workflow
+from aion_es.collector import paused_collector
 from aion_es.errors import (
     ConcurrencyConflictError,
-    InvalidArgumentError,
     PayloadError,
     PayloadTooLargeError,
     RunNotFoundError,
@@ -27,22 +28,20 @@ from aion_es.errors import (
     WorkflowNotFoundError,
 )
 from aion_es.events.base import Event
-from aion_es.events.codec import UPCASTERS, decode_envelope, encode
-from aion_es.events.metadata import Envelope, EventMetadata
+from aion_es.events.codec import UPCASTERS, decode_envelope, decode_history, encode
+from aion_es.events.metadata import Envelope, EventMetadata, activated_form
 from aion_es.events.schedule import ScheduleEvent
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import (
     DEFAULT_NAMESPACE,
     IdSource,
     RunId,
-    ScheduleId,
     StreamName,
     UUIDv7Source,
     WorkflowId,
     check_id,
     check_namespace,
     deterministic_event_id,
-    schedule_stream,
     workflow_stream,
 )
 from aion_es.store.port import (
@@ -71,40 +70,19 @@ class ReadWriteStore(EventReader, EventWriter, Protocol):
     """What a repository needs of a store."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """How a conflicted command and an append to a store that is away are tried again.
-
-    The first repeat comes at once; before the n-th further one lies a random time up to
-    `min(initial * 2 ** n, longest)`.
-
-    Attributes:
-        attempts: In all, the first included; at least 1.
-        initial: Default 5 ms.
-        longest: Default 250 ms.
-    """
-
-    attempts: int = 20
-    initial: timedelta = timedelta(milliseconds=5)
-    longest: timedelta = timedelta(milliseconds=250)
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            InvalidArgumentError: There is not one attempt, or a time is negative.
-        """
-        if self.attempts < 1:
-            raise InvalidArgumentError("attempts", f"must be at least 1, got {self.attempts}")
-        if min(self.initial, self.longest) < timedelta(0):
-            raise InvalidArgumentError("initial, longest", "must not be negative")
-
-
 class Saved(NamedTuple):
     """Where the last event of an append stands."""
 
     revision: int
     position: Position
+
+
+class PreparedAppend(NamedTuple):
+    """What an aggregate holds uncommitted, as the store takes it: ids and expected revision are fixed."""
+
+    stream: StreamName
+    events: Sequence[NewEvent]
+    expected: ExpectedRevision
 
 
 class Executed(NamedTuple):
@@ -132,7 +110,7 @@ class ExecutedSchedule(NamedTuple):
     position: Position | None
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
     """Where a command comes from, as its events' metadata tell it."""
 
     command_id: str | None
@@ -141,7 +119,7 @@ class _Origin(NamedTuple):
     traceparent: str | None
 
 
-class _Repository(ABC, Generic[A, E]):
+class Repository(ABC, Generic[A, E]):
     """Loads, saves and executes; what kind of aggregate is the subclass's to say."""
 
     _begins: ClassVar[str]
@@ -153,7 +131,7 @@ class _Repository(ABC, Generic[A, E]):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         ids: IdSource | None = None,
-        retries: RetrySettings = RetrySettings(),
+        retries: RetrySettings = DEFAULT_RETRIES,
     ) -> None:
         self._store = store
         self._namespace = check_namespace(namespace)
@@ -173,8 +151,9 @@ class _Repository(ABC, Generic[A, E]):
 
     def _fold(self, id: str, history: Sequence[Envelope[E]]) -> A:
         aggregate = self._new(id)
-        for envelope in history:
-            aggregate.replay(envelope)
+        with paused_collector():
+            for envelope in history:
+                aggregate.replay(envelope)
         return aggregate
 
     async def _current(self, stream: StreamName) -> list[Envelope[E]]:
@@ -218,28 +197,34 @@ class _Repository(ABC, Generic[A, E]):
 
     # -------------------------------------------------------------------------------- writing
 
-    async def _save(
-        self, aggregate: A, origin: _Origin, *, activated: bool = False
-    ) -> Saved | None:
-        pending: list[Pending[E]] = aggregate.uncommitted
-        count = len(pending)
+    async def _save(self, aggregate: A, origin: Origin, *, activated: bool = False) -> Saved | None:
+        count = len(aggregate.uncommitted)
         if not count:
             return None
-        stream = self._stream(aggregate.id)
-        batch = self._encode(stream, aggregate.id, pending, origin, activated)
-        expected = aggregate.revision if aggregate.revision >= 0 else NO_STREAM
-        appended = await self._append(stream, batch, expected)
+        prepared = self._prepare(aggregate, origin, activated=activated)
+        appended = await self._append(prepared)
         aggregate.mark_saved(appended.revision, count)
         return Saved(appended.revision, appended.position)
+
+    def _prepare(self, aggregate: A, origin: Origin, *, activated: bool) -> PreparedAppend:
+        stream = self._stream(aggregate.id)
+        batch, total = self._encode(stream, aggregate.id, aggregate.uncommitted, origin, activated)
+        limit = self._store.limits.max_append_bytes
+        if total > limit:
+            what = f"append of {len(batch)} events ({batch[0].type} …) to {aggregate.id!r}"
+            raise PayloadTooLargeError(total, limit, what)
+        return PreparedAppend(
+            stream, batch, aggregate.revision if aggregate.revision >= 0 else NO_STREAM
+        )
 
     def _encode(
         self,
         stream: StreamName,
         id: str,
         pending: Sequence[Pending[E]],
-        origin: _Origin,
+        origin: Origin,
         activated: bool,
-    ) -> list[NewEvent]:
+    ) -> tuple[list[NewEvent], int]:
         command_id = origin.command_id if origin.command_id is not None else self._ids.new()
         correlation_id = origin.correlation_id if origin.correlation_id is not None else id
         limits = self._store.limits
@@ -249,33 +234,27 @@ class _Repository(ABC, Generic[A, E]):
         written: tuple[datetime, RunId | None] | None = None
         metadata = b""
         for ordinal, (event, at, run_id) in enumerate(pending):
-            seen = activated and ordinal == last
-            if seen or written != (at, run_id):  # most events of a batch share their metadata
+            if written != (at, run_id):  # most events of a batch share their metadata
                 written = (at, run_id)
                 metadata = EventMetadata(
-                    at, run_id, origin.causation_id, correlation_id, origin.traceparent, seen
+                    at, run_id, origin.causation_id, correlation_id, origin.traceparent
                 ).to_bytes()
             new = NewEvent(
                 deterministic_event_id(stream, command_id, ordinal),
                 type(event).__name__,
                 _encoded(event, id),
-                metadata,
+                activated_form(metadata) if activated and ordinal == last else metadata,
             )
             size = new.size
             if size > limits.max_event_bytes:
                 raise PayloadTooLargeError(size, limits.max_event_bytes, f"{new.type} of {id!r}")
             total += size
             batch.append(new)
-        if total > limits.max_append_bytes:
-            what = f"append of {len(batch)} events ({batch[0].type} …) to {id!r}"
-            raise PayloadTooLargeError(total, limits.max_append_bytes, what)
-        return batch
+        return batch, total
 
-    async def _append(
-        self, stream: StreamName, batch: Sequence[NewEvent], expected: ExpectedRevision
-    ) -> Appended:
+    async def _append(self, prepared: PreparedAppend) -> Appended:
         try:
-            return await self._store.append(stream, batch, expected)
+            return await self._store.append(*prepared)
         except StoreUnavailableError as error:
             if self._retries.attempts <= 1:
                 raise
@@ -284,7 +263,7 @@ class _Repository(ABC, Generic[A, E]):
         async def again() -> Appended:
             nonlocal unknown
             try:
-                return await self._store.append(stream, batch, expected)
+                return await self._store.append(*prepared)
             except StoreUnavailableError as error:
                 unknown = unknown or error.outcome_unknown
                 raise
@@ -297,7 +276,7 @@ class _Repository(ABC, Generic[A, E]):
         return result
 
     async def _execute(
-        self, id: str, decide: Callable[[A], object], origin: _Origin
+        self, id: str, decide: Callable[[A], object], origin: Origin
     ) -> tuple[tuple[E, ...], A, Saved | None]:
         stream = self._stream(id)
         history = await self._current(stream)
@@ -341,8 +320,22 @@ class _Repository(ABC, Generic[A, E]):
         )
 
 
+def _cut(batch: Sequence[NewEvent], limit: int) -> Iterator[list[NewEvent]]:
+    """Yield `batch` in parts of at most `limit` bytes; a run and its successor are never cut apart."""
+    part: list[NewEvent] = []
+    size = 0
+    for event in batch:
+        together = bool(part) and part[-1].type == "WorkflowContinuedAsNew"
+        if part and size + event.size > limit and not together:
+            yield part
+            part, size = [], 0
+        part.append(event)
+        size += event.size
+    yield part
+
+
 def _decoded(newest_first: list[RecordedEvent]) -> list[Envelope[Any]]:
-    return [decode_envelope(stored) for stored in reversed(newest_first)]
+    return decode_history(newest_first[::-1])
 
 
 def _encoded(event: Event, id: str) -> bytes:
@@ -353,7 +346,7 @@ def _encoded(event: Event, id: str) -> bytes:
         raise PayloadError(what, "$", f"cannot be written as JSON: {error}") from error
 
 
-class WorkflowRepository(_Repository[Workflow, WorkflowEvent]):
+class WorkflowRepository(Repository[Workflow, WorkflowEvent]):
     """Workflows in a store, each in its own stream."""
 
     _begins = "WorkflowStarted"
@@ -365,7 +358,7 @@ class WorkflowRepository(_Repository[Workflow, WorkflowEvent]):
         namespace: str = DEFAULT_NAMESPACE,
         schema: AttributeSchema | None = None,
         ids: IdSource | None = None,
-        retries: RetrySettings = RetrySettings(),
+        retries: RetrySettings = DEFAULT_RETRIES,
     ) -> None:
         """Keep what is needed; nothing is read.
 
@@ -408,6 +401,10 @@ class WorkflowRepository(_Repository[Workflow, WorkflowEvent]):
             StoreError: The history cannot be read.
         """
         return await self._load(workflow_id)
+
+    def fold(self, workflow_id: str, history: Sequence[Envelope[WorkflowEvent]]) -> Workflow:
+        """Return the aggregate of a history that was read before."""
+        return self._fold(workflow_id, history)
 
     async def history(self, workflow_id: str) -> list[Envelope[WorkflowEvent]]:
         """Return the current run's events, oldest first; an unknown id gives none.
@@ -470,8 +467,46 @@ class WorkflowRepository(_Repository[Workflow, WorkflowEvent]):
                 `outcome_unknown` if one of them may have been written.
             StoreError: Anything else; nothing was written.
         """
-        origin = _Origin(command_id, causation_id, correlation_id, traceparent)
+        origin = Origin(command_id, causation_id, correlation_id, traceparent)
         return await self._save(workflow, origin, activated=activated)
+
+    def prepare(
+        self,
+        workflow: Workflow,
+        *,
+        command_id: str,
+        activated: bool,
+        traceparent: str | None = None,
+    ) -> list[PreparedAppend]:
+        """Return the appends of what the aggregate holds uncommitted, for `submit`, in order.
+
+        One, unless it is larger than the store takes at once. Then it is cut between events: a history
+        that ends behind one of the cuts is a right one, and replay derives the rest anew.
+
+        Raises:
+            PayloadTooLargeError: An event exceeds what the store accepts.
+            PayloadError: A value cannot be written as JSON.
+        """
+        origin = Origin(command_id, None, None, traceparent)
+        stream = self._stream(workflow.id)
+        batch, total = self._encode(stream, workflow.id, workflow.uncommitted, origin, activated)
+        expected = workflow.revision if workflow.revision >= 0 else NO_STREAM
+        limit = self._store.limits.max_append_bytes
+        if total <= limit:
+            return [PreparedAppend(stream, batch, expected)]
+        appends: list[PreparedAppend] = []
+        for part in _cut(batch, limit):
+            appends.append(PreparedAppend(stream, part, expected))
+            expected = (expected if isinstance(expected, int) else -1) + len(part)
+        return appends
+
+    def submit(self, prepared: PreparedAppend) -> "asyncio.Future[Appended]":
+        """Begin an append that is tried once; `workflow.mark_saved` is the caller's, when it is answered.
+
+        Raises:
+            What `EventWriter.submit` raises; so does the future.
+        """
+        return self._store.submit(*prepared)
 
     async def execute(
         self,
@@ -498,66 +533,12 @@ class WorkflowRepository(_Repository[Workflow, WorkflowEvent]):
             ConcurrencyConflictError: Every attempt lost its race; nothing was written.
             StoreError: As `save`.
         """
-        origin = _Origin(command_id, causation_id, correlation_id, traceparent)
+        origin = Origin(command_id, causation_id, correlation_id, traceparent)
         events, workflow, saved = await self._execute(workflow_id, decide, origin)
         return Executed(events, workflow, workflow.revision, saved.position if saved else None)
 
     def _new(self, id: str) -> Workflow:
         return self.new(id)
-
-    def _stream(self, id: str) -> StreamName:
-        return self.stream(id)
-
-
-class ScheduleRepository(_Repository[Schedule, ScheduleEvent]):
-    """Schedules in a store, each in its own stream. Promises and errors are those of `WorkflowRepository`."""
-
-    _begins = "ScheduleCreated"
-
-    def stream(self, schedule_id: str) -> StreamName:
-        """Return the name of the stream that holds the schedule.
-
-        Raises:
-            InvalidIdError: The id is not 1–255 printable characters.
-        """
-        return schedule_stream(self._namespace, ScheduleId(check_id("schedule_id", schedule_id)))
-
-    async def load(self, schedule_id: str) -> Schedule:
-        """Return the schedule since it was last created; an unknown id gives an empty aggregate."""
-        return await self._load(schedule_id)
-
-    async def save(
-        self,
-        schedule: Schedule,
-        *,
-        command_id: str | None = None,
-        causation_id: str | None = None,
-        correlation_id: str | None = None,
-        traceparent: str | None = None,
-    ) -> Saved | None:
-        """Append what the aggregate holds uncommitted; `correlation_id` defaults to the schedule id."""
-        origin = _Origin(command_id, causation_id, correlation_id, traceparent)
-        return await self._save(schedule, origin)
-
-    async def execute(
-        self,
-        schedule_id: str,
-        decide: Callable[[Schedule], object],
-        *,
-        command_id: str | None = None,
-        causation_id: str | None = None,
-        correlation_id: str | None = None,
-        traceparent: str | None = None,
-    ) -> ExecutedSchedule:
-        """Load, decide, append; on a conflict read only what is new, and decide anew."""
-        origin = _Origin(command_id, causation_id, correlation_id, traceparent)
-        events, schedule, saved = await self._execute(schedule_id, decide, origin)
-        return ExecutedSchedule(
-            events, schedule, schedule.revision, saved.position if saved else None
-        )
-
-    def _new(self, id: str) -> Schedule:
-        return Schedule(ScheduleId(id))
 
     def _stream(self, id: str) -> StreamName:
         return self.stream(id)

@@ -60,6 +60,10 @@ class Workflow(Aggregate[WorkflowEvent]):
     - `RunClosedError`: the run has recorded a terminal event.
     - `RunNotFoundError`: a `run_id` is given that is not the current one. (`RunClosedError`, if it is
       known to be an earlier run of the chain.)
+    - `ActivityNotFoundError`: the run never scheduled the activity that is named.
+    - `StaleAttemptError`: the attempt that is named is not the one that runs or is awaited, or another
+      worker has it.
+    - `ChildNotFoundError`: the run has no such child.
 
     Attributes:
         workflow_id: Whose history this is.
@@ -285,12 +289,7 @@ class Workflow(Aggregate[WorkflowEvent]):
     def start_activity(
         self, activity_id: ActivityId, attempt: int, worker: str = "", *, at: datetime
     ) -> Events:
-        """Begin the next attempt. The same worker beginning it again adds nothing.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-            StaleAttemptError: It is settled, another worker has the attempt, or it is not the next one.
-        """
+        """Begin the next attempt. The same worker beginning it again adds nothing."""
         return self._do(at, activities.start_activity, activity_id, attempt, worker)
 
     def complete_activity(
@@ -305,10 +304,6 @@ class Workflow(Aggregate[WorkflowEvent]):
         """Settle an activity with its result. The same outcome of the same attempt again adds nothing.
 
         A first attempt that is not yet recorded as started is so now, by `worker`.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-            StaleAttemptError: The attempt is not the one that runs.
         """
         return self._do(at, activities.complete_activity, activity_id, attempt, result, worker)
 
@@ -326,70 +321,39 @@ class Workflow(Aggregate[WorkflowEvent]):
         `retry_at` is set, and the activity stays pending, unless the error is terminal or of a type in
         `non_retryable`, no attempt is left, the code asked to cancel, or the next attempt would begin
         past `schedule_to_close`.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-            StaleAttemptError: The attempt is not the one that runs.
         """
         return self._do(at, activities.fail_activity, activity_id, attempt, error, worker, at)
 
     def cancel_activity(self, activity_id: ActivityId, attempt: int, *, at: datetime) -> Events:
-        """Settle an activity without an outcome; `attempt` is the one that runs or is awaited.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-            StaleAttemptError: It is settled otherwise, or the attempt is another one.
-        """
+        """Settle an activity without an outcome; `attempt` is the one that runs or is awaited."""
         return self._do(at, activities.cancel_activity, activity_id, attempt)
 
     def request_cancel_activity(self, activity_id: ActivityId, *, at: datetime) -> Events:
-        """Say that the code no longer wants an activity. Of a settled one, or again, adds nothing.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-        """
+        """Say that the code no longer wants an activity. Of a settled one, or again, adds nothing."""
         return self._do(at, activities.request_cancel_activity, activity_id)
 
     def heartbeat_timeout(self, activity_id: ActivityId, attempt: int, *, at: datetime) -> Events:
-        """Fail the running attempt: it was silent for too long. The retry policy decides what follows.
-
-        Raises:
-            ActivityNotFoundError, StaleAttemptError: As `fail_activity`.
-        """
+        """Fail the running attempt: it was silent for too long. The retry policy decides what follows."""
         timeout = activities.HEARTBEAT_TIMEOUT
         return self._do(at, activities.time_out_attempt, activity_id, attempt, timeout, at)
 
     def start_to_close_timeout(
         self, activity_id: ActivityId, attempt: int, *, at: datetime
     ) -> Events:
-        """Fail the running attempt: it took too long. The retry policy decides what follows.
-
-        Raises:
-            ActivityNotFoundError, StaleAttemptError: As `fail_activity`.
-        """
+        """Fail the running attempt: it took too long. The retry policy decides what follows."""
         timeout = activities.START_TO_CLOSE_TIMEOUT
         return self._do(at, activities.time_out_attempt, activity_id, attempt, timeout, at)
 
     def schedule_to_start_timeout(
         self, activity_id: ActivityId, attempt: int, *, at: datetime
     ) -> Events:
-        """Fail an attempt that nobody began in time; once it has begun, adds nothing.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-            StaleAttemptError: It is settled, or the attempt is not the awaited one.
-        """
+        """Fail an attempt that nobody began in time; once it has begun, adds nothing."""
         return self._do(at, activities.schedule_to_start_timeout, activity_id, attempt, at)
 
     def schedule_to_close_timeout(
         self, activity_id: ActivityId, attempt: int, *, at: datetime
     ) -> Events:
-        """Fail an activity for good: its time over all attempts is up.
-
-        Raises:
-            ActivityNotFoundError: The run never scheduled it.
-            StaleAttemptError: It is settled otherwise, or the attempt is not the current one.
-        """
+        """Fail an activity for good: its time over all attempts is up."""
         return self._do(at, activities.schedule_to_close_timeout, activity_id, attempt)
 
     # --------------------------------------------------------------------------------- timers
@@ -491,29 +455,17 @@ class Workflow(Aggregate[WorkflowEvent]):
     def complete_child(
         self, child_workflow_id: WorkflowId, result: Payload = NOTHING, *, at: datetime
     ) -> Events:
-        """Record the child's result; a child that has an outcome adds nothing.
-
-        Raises:
-            ChildNotFoundError: This run has no such child.
-        """
+        """Record the child's result; a child that has an outcome adds nothing."""
         return self._do(at, children.complete_child, child_workflow_id, result)
 
     def fail_child(self, child_workflow_id: WorkflowId, error: Failure, *, at: datetime) -> Events:
-        """Record the child's failure; a child that has an outcome adds nothing.
-
-        Raises:
-            ChildNotFoundError: This run has no such child.
-        """
+        """Record the child's failure; a child that has an outcome adds nothing."""
         return self._do(at, children.fail_child, child_workflow_id, error)
 
     def cancel_child(
         self, child_workflow_id: WorkflowId, reason: str = "", *, at: datetime
     ) -> Events:
-        """Record that the child ended as Cancelled; a child that has an outcome adds nothing.
-
-        Raises:
-            ChildNotFoundError: This run has no such child.
-        """
+        """Record that the child ended as Cancelled; a child that has an outcome adds nothing."""
         return self._do(at, children.cancel_child, child_workflow_id, reason)
 
     # ----------------------------------------------------------------- attributes and markers

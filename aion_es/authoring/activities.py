@@ -1,11 +1,9 @@
 """`activity`: the decorator, and what activity code may ask about itself while it runs."""
 
 import contextvars
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, Literal, NamedTuple, overload
 
 from typing_extensions import TypeVar, Unpack
 
@@ -16,8 +14,7 @@ from aion_es.ids import ActivityId, RunId, WorkflowId
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityInfo:
+class ActivityInfo(NamedTuple):
     """What an attempt knows about itself.
 
     Attributes:
@@ -38,12 +35,19 @@ class ActivityInfo:
     scheduled_at: datetime
 
 
-@dataclass(slots=True)
 class RunningActivity:
-    """The attempt that the present code belongs to, set by the engine around it."""
+    """The attempt that the present code belongs to, set by the engine around it.
 
-    info: ActivityInfo
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    Attributes:
+        info: What it may know about itself.
+        cancelled: The workflow no longer wants it; set on the loop, read from any thread.
+    """
+
+    __slots__ = ("cancelled", "info")
+
+    def __init__(self, info: ActivityInfo) -> None:
+        self.info = info
+        self.cancelled = False
 
 
 RUNNING: Final[contextvars.ContextVar[RunningActivity]] = contextvars.ContextVar("aion_es_activity")
@@ -106,7 +110,7 @@ class _Activity:
         Raises:
             InvalidArgumentError: Called outside an activity that an engine runs.
         """
-        return self._running().cancelled.is_set()
+        return self._running().cancelled
 
     @staticmethod
     def _running() -> RunningActivity:

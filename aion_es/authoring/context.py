@@ -207,7 +207,8 @@ class Context:
         timer = self._runtime.start_timer(name, limit)
         work = asyncio.ensure_future(operation)
         try:
-            await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
+            waiting: set[asyncio.Future[Any]] = {work, timer}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             work.cancel()
             timer.cancel()

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, cast, get_args
@@ -13,14 +13,15 @@ from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import SleepingClock
 from aion_es.engine.catalog import Catalog
-from aion_es.engine.dispatcher import Decide, Dispatcher
+from aion_es.engine.dispatcher import Dispatcher
 from aion_es.engine.effects import Effects
 from aion_es.engine.execution import CodeExecution, Surroundings
 from aion_es.engine.limits import max_payload_bytes
-from aion_es.engine.process import Committed, QueryRequest, Request, RunProcess
+from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Completion, Registry
+from aion_es.engine.requests import Committed, Decide, QueryRequest, Request
 from aion_es.engine.timers import TimerService
-from aion_es.errors import EngineClosedError, InternalError, StoreError
+from aion_es.errors import EngineClosedError, InternalError, StoreError, StoreUnavailableError
 from aion_es.events.workflow import (
     TerminalEvent,
     WorkflowEvent,
@@ -49,12 +50,15 @@ class EngineOptions:
         max_activities: Attempts that run at once; more wait, none is dropped.
         start_to_close: Bound on activity attempts that set none of their own; `None` for no bound.
         shutdown_grace: How long running activities may go on when the engine is left.
+        store_patience: How long a command is tried again while the store is away, before its caller is told.
+            Facts are tried for ever.
     """
 
     max_resident: int = 10_000
     max_activities: int = 1_000
     start_to_close: timedelta | None = None
     shutdown_grace: timedelta = timedelta(seconds=5)
+    store_patience: timedelta = timedelta(seconds=5)
 
 
 class EngineCore:
@@ -95,9 +99,13 @@ class EngineCore:
         self._options = options
         self._commands = itertools.count()
         self._processes: dict[WorkflowId, RunProcess] = {}
-        self._running: dict[WorkflowId, asyncio.Task[None]] = {}
-        self._reclaiming: set[WorkflowId] = set()
+        self._driving: dict[WorkflowId, asyncio.Task[None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._patience = options.store_patience.total_seconds()
+        self._busy = 0
+        self._quiet = asyncio.Event()
         self._closing = False
+        self._given_up = False
 
     # ---------------------------------------------------------------------------- the doors
 
@@ -147,7 +155,7 @@ class EngineCore:
         while chunk := list(itertools.islice(ids, 256)):
             for workflow_id in chunk:
                 self.wake(workflow_id, reclaim=reclaim)
-            turns = [self._running[i] for i in chunk if i in self._running]
+            turns = [self._driving[i] for i in chunk if i in self._driving]
             if turns:
                 await asyncio.wait(turns)
 
@@ -179,33 +187,63 @@ class EngineCore:
         return self._processes.get(workflow_id)
 
     def schedule(self, process: RunProcess) -> None:
-        """See to it that a process takes its turns."""
-        if process.workflow_id not in self._running:
-            self._running[process.workflow_id] = self._group.create_task(self._drive(process))
+        """See to it that a process takes its turns: at once if all is in memory, else in a task."""
+        if process.busy:
+            return
+        process.busy = True
+        self._busy += 1
+        if process.is_ready:
+            self._loop.call_soon(process.take_turn)
+        else:
+            self._driving[process.workflow_id] = self._group.create_task(self._drive(process))
+
+    def turned(self, process: RunProcess) -> None:
+        """See `Host`."""
+        process.busy = False
+        self._busy -= 1
+        if process.has_work and not (self._closing and self._given_up):
+            self.schedule(process)
+        elif not process.is_open:
+            process.forget()
+            self._processes.pop(process.workflow_id, None)
+        elif len(self._processes) > self._options.max_resident:
+            self._evict()
+        if self._busy == 0:
+            self._quiet.set()
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """See `Host`."""
+        self._group.create_task(job)
 
     async def _drive(self, process: RunProcess) -> None:
-        """Let a process take its turns; try again, ever more slowly, while the store is away."""
-        delay = _FIRST_RETRY
+        """Let a process read and take its turns; try again, ever more slowly, while the store is away."""
         try:
-            while process.has_work:
-                try:
-                    await process.run()
-                except StoreError as error:
-                    _LOG.warning(
-                        "workflow %s: %s; trying again in %.2f s", process.workflow_id, error, delay
-                    )
-                    if self._closing:
-                        return  # what is not recorded happens again at the next recovery
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, _LAST_RETRY)
-                except Exception as error:  # noqa: BLE001 - one run's trouble is not its siblings'
-                    _LOG.exception("workflow %s: the engine failed", process.workflow_id)
-                    process.refuse_all(InternalError(f"{type(error).__name__}: {error}"))
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, _LAST_RETRY)
+            await self._drive_patiently(process)
         finally:
-            del self._running[process.workflow_id]
-        self._retire(process)
+            del self._driving[process.workflow_id]
+            self.turned(process)
+
+    async def _drive_patiently(self, process: RunProcess) -> None:
+        delay, began = _FIRST_RETRY, self._loop.time()
+        while process.has_work:
+            try:
+                await process.drive()
+            except Exception as error:  # noqa: BLE001 - one run's trouble is not its siblings'
+                if isinstance(error, StoreError):
+                    _LOG.warning(
+                        "workflow %s: %s; again in %.2f s", process.workflow_id, error, delay
+                    )
+                else:
+                    _LOG.exception("workflow %s: the engine failed", process.workflow_id)
+                    error = InternalError(f"{type(error).__name__}: {error}")
+                waited = self._loop.time() - began
+                if not isinstance(error, StoreUnavailableError) or waited >= self._patience:
+                    process.refuse_all(error)
+                if self._closing:
+                    self._given_up = True  # what is not recorded happens again at the next recovery
+                    return
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LAST_RETRY)
 
     def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
         """Return why a run's code cannot go on here, as far as this engine knows."""
@@ -237,19 +275,10 @@ class EngineCore:
                     return cast("TerminalEvent", envelope.event)
         return await completion.wait()
 
-    def _retire(self, process: RunProcess) -> None:
-        if process.has_work:
-            self.schedule(process)
-        elif not process.is_open:
-            process.forget()
-            self._processes.pop(process.workflow_id, None)
-        elif len(self._processes) > self._options.max_resident:
-            self._evict()
-
     def _evict(self) -> None:
         """Suspend the least recently used process that is idle."""
         for workflow_id, process in self._processes.items():
-            if workflow_id not in self._running:
+            if not process.busy:
                 process.forget()
                 del self._processes[workflow_id]
                 known = self.registry.newest(workflow_id)
@@ -302,8 +331,9 @@ class EngineCore:
         """Take no more commands; let activities and turns come to their end; suspend every run."""
         self._closing = True
         await self.dispatcher.drain(self._options.shutdown_grace)
-        while self._running:
-            await asyncio.wait(list(self._running.values()))
+        while self._busy:
+            self._quiet.clear()
+            await self._quiet.wait()
         for process in self._processes.values():
             process.refuse_all(EngineClosedError())
             process.forget()

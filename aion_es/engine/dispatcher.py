@@ -7,19 +7,18 @@ run's aggregate, which decides whether it still counts.
 
 import asyncio
 import contextvars
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from aion_es.aggregates.state import ActivityState
-from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.activities import RUNNING, ActivityInfo, RunningActivity
 from aion_es.authoring.definitions import ActivityDefinition
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.failures import activity_failure_of
 from aion_es.engine.limits import require_size
+from aion_es.engine.requests import Decide
 from aion_es.ids import ActivityId, RunId, WorkflowId
 from aion_es.payload import Payload
 from aion_es.telemetry import span
@@ -31,9 +30,6 @@ class AttemptKey(NamedTuple):
     workflow_id: WorkflowId
     run_id: RunId
     activity_id: ActivityId
-
-
-Decide = Callable[[Workflow, datetime], object]
 
 
 class Outbox(Protocol):
@@ -129,18 +125,11 @@ class Dispatcher:
         if attempt is None:
             return False
         attempt.cancel_asked = True
-        attempt.running.cancelled.set()
+        attempt.running.cancelled = True
         definition = self._catalog.activity(attempt.running.info.activity_type)
         if attempt.task is not None and (definition.executor == "async" or not attempt.started):
             attempt.task.cancel()
         return True
-
-    def abandon_run(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """Stop whatever still runs for a run that has closed; nobody waits for its outcome."""
-        for key in [
-            k for k in self._running if k.workflow_id == workflow_id and k.run_id == run_id
-        ]:
-            self.cancel(key)
 
     async def drain(self, grace: timedelta) -> None:
         """Take no more; give what runs `grace` to end; then stop it. What is stopped runs again at recovery."""
@@ -206,12 +195,12 @@ class Dispatcher:
         definition = self._catalog.activity(activity.activity_type)
         argument = definition.signature.read_input(activity.input)
         limit = activity.timeouts.start_to_close or self._default_start_to_close
-        token = RUNNING.set(attempt.running)
-        try:
-            with span("aion.activity", attempt.running.info.activity_type, attempt=attempt.number):
+        RUNNING.set(attempt.running)  # in this task's own context: nobody else sees it
+        with span("aion.activity", definition.type, attempt=attempt.number):
+            if limit is None:
+                value = await self._call(definition, argument)
+            else:
                 value = await _bounded(self._call(definition, argument), limit)
-        finally:
-            RUNNING.reset(token)
         payload = definition.signature.write_result(value)
         require_size(payload, self._max_result_bytes, f"result of {definition.signature.where}")
         return payload
@@ -238,9 +227,7 @@ class _StartToCloseTimeoutError(TimeoutError):
     """Our own bound passed, as opposed to a TimeoutError of the activity's."""
 
 
-async def _bounded(call: Any, limit: timedelta | None) -> Any:
-    if limit is None:
-        return await call
+async def _bounded(call: Any, limit: timedelta) -> Any:
     bound = asyncio.timeout(limit.total_seconds())
     try:
         async with bound:

@@ -62,9 +62,6 @@ class Effects:
             effect = self._EFFECTS.get(type(pending.event))
             if effect is not None and pending.run_id is not None:
                 effect(self, process, pending.run_id, pending.event)
-        workflow = process.workflow
-        if workflow is not None and workflow.exists:
-            self._settle_activities(workflow.state, batch)
 
     def loaded(self, process: RunProcess, *, reclaim: bool) -> None:
         """Arm what a run that was just read waits for; take up its activities only if they are ours to take."""
@@ -128,31 +125,35 @@ class Effects:
     def _on_terminal(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
         self._closed(process, run_id, event)
 
+    def _on_activity(
+        self,
+        process: RunProcess,
+        run_id: RunId,
+        event: ActivityScheduled | ActivityStarted | ActivityFailed,
+    ) -> None:
+        """Dispatch what has no outcome by the end of the batch; arm what will be retried."""
+        if process.workflow is None:
+            return
+        state = process.workflow.state
+        if state.run_id != run_id or state.terminal is not None:
+            return
+        activity = state.activities[event.activity_id]
+        if activity.phase == "backoff":
+            self._arm_retry(state, event.activity_id, activity)
+        elif activity.phase in {"scheduled", "started"} and not state.paused:
+            self._dispatch(state, event.activity_id, activity)
+
     _EFFECTS: ClassVar[dict[type[Any], Callable[["Effects", RunProcess, RunId, Any], None]]] = {
         WorkflowStarted: _on_started,
         TimerStarted: _on_timer_started,
         TimerCancelled: _on_timer_cancelled,
+        ActivityScheduled: _on_activity,
+        ActivityStarted: _on_activity,
+        ActivityFailed: _on_activity,
         ActivityCancelRequested: _on_activity_cancel_requested,
         WorkflowResumed: _on_resumed,
         **dict.fromkeys(get_args(TerminalEvent), _on_terminal),
     }
-
-    def _settle_activities(self, state: WorkflowState, batch: list[Pending[WorkflowEvent]]) -> None:
-        """Dispatch what was scheduled or begun in `batch` and has no outcome in it; arm what will be retried."""
-        for pending in batch:
-            event = pending.event
-            if (
-                not isinstance(event, ActivityScheduled | ActivityStarted | ActivityFailed)
-                or pending.run_id != state.run_id
-            ):
-                continue
-            activity = state.activities.get(event.activity_id)
-            if activity is None or state.terminal is not None:
-                continue
-            if activity.phase == "backoff":
-                self._arm_retry(state, event.activity_id, activity)
-            elif activity.phase in {"scheduled", "started"} and not state.paused:
-                self._dispatch(state, event.activity_id, activity)
 
     def _dispatch(
         self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
@@ -271,9 +272,15 @@ class Effects:
             )
         )
 
+    def _stop_activities(self, process: RunProcess, run_id: RunId) -> None:
+        """Stop what still runs for a run that has closed; nobody waits for its outcome."""
+        if process.workflow is not None and process.workflow.state.run_id == run_id:
+            for activity_id in process.workflow.state.pending.activities:
+                self._dispatcher.cancel(AttemptKey(process.workflow_id, run_id, activity_id))
+
     def _closed(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
         workflow_id = process.workflow_id
-        self._dispatcher.abandon_run(workflow_id, run_id)
+        self._stop_activities(process, run_id)
         self._registry.remove(workflow_id, run_id)
         self._registry.tell(workflow_id, run_id, event)
         process.stuck_reason = None

@@ -115,14 +115,20 @@ class Surroundings:
 
 
 class CodeExecution:
-    """The code of one run, and everything it waits for. Implements `WorkflowRuntime`."""
+    """The code of one run, and everything it waits for. Implements `WorkflowRuntime`.
+
+    Attributes:
+        disturbed: A query's handler did more than look: this is no longer what replay gives, and must be
+            thrown away.
+    """
 
     def __init__(
         self, definition: WorkflowDefinition, workflow: Workflow, surroundings: Surroundings
     ) -> None:
         self.definition = definition
         self.workflow = workflow
-        self.loop = WorkflowLoop.of(self)
+        self.loop = WorkflowLoop.of(self, workflow.state.run_id)
+        self.disturbed = False
         self._surroundings = surroundings
         self._main: asyncio.Task[Any] | None = None
         self._finished = False
@@ -171,7 +177,7 @@ class CodeExecution:
         if self._paused and type(event) not in {WorkflowResumed, WorkflowPaused}:
             self._held.append((event, at, revision))
             return
-        handler = self._HANDLERS.get(type(event))
+        handler = self.HANDLERS.get(type(event))
         if handler is None:
             raise InternalError(f"{type(event).__name__} is not a fact for workflow code")
         handler(self, event)
@@ -206,13 +212,14 @@ class CodeExecution:
             raise QueryNotFoundError(name, sorted(self._queries))
         query, handler = known
         call = handler if query.argument is None else (lambda: handler(argument))
-        before = len(self._commands)
+        before = (len(self._commands), self.loop.ready)
         try:
             answer = query.copy_result(self.loop.call_inside(call))
         except Exception as error:
             raise QueryFailedError(name, f"{type(error).__name__}: {error}") from error
-        if len(self._commands) != before:
-            del self._commands[before:]
+        finally:
+            self.disturbed |= before != (len(self._commands), self.loop.ready)
+        if self.disturbed:
             raise QueryFailedError(name, "the handler commanded something; it may only look")
         return answer
 
@@ -325,7 +332,7 @@ class CodeExecution:
             "replaying a reopened run is not part of this release; its history is intact"
         )
 
-    _HANDLERS: ClassVar[dict[type[Any], Callable[["CodeExecution", Any], None]]] = {
+    HANDLERS: ClassVar[dict[type[Any], Callable[["CodeExecution", Any], None]]] = {
         WorkflowStarted: _on_started,
         ActivityCompleted: _on_activity_completed,
         ActivityFailed: _on_activity_failed,
@@ -517,5 +524,5 @@ class CodeExecution:
             raise EvictedError
 
 
-FACTS: Final = frozenset(CodeExecution._HANDLERS)  # noqa: SLF001 - the table is the definition
+FACTS: Final = frozenset(CodeExecution.HANDLERS)
 """The types of the events that reach the code: all else in a history records commands, or is none of its business."""

@@ -11,6 +11,7 @@ import itertools
 import logging
 import sys
 import weakref
+import zlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -82,19 +83,23 @@ class WorkflowFuture(asyncio.Future[T]):
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """One run's loop. It never runs by itself: `run_ready` steps it, on whatever thread the engine is on."""
 
-    def __init__(self, timers: TimerPort) -> None:
+    def __init__(self, timers: TimerPort, salt: int) -> None:
         self._timers = timers
         self._ready: deque[asyncio.Handle] = deque()
-        self._births = itertools.count()
+        self._births = itertools.count(salt)
         self._tasks: weakref.WeakSet[WorkflowTask[Any]] = weakref.WeakSet()
         self._now = _EPOCH
         self._closed = False
 
     @classmethod
-    def of(cls, timers: TimerPort) -> "WorkflowLoop":
-        """Return a fresh loop."""
+    def of(cls, timers: TimerPort, run_id: str) -> "WorkflowLoop":
+        """Return a fresh loop for a run.
+
+        The run id sets where the births begin: `asyncio` keeps the tasks of all runs in one set, where the
+        same small numbers would collide.
+        """
         # What is abstract in AbstractEventLoop is refused below, name by name; type checkers cannot see that.
-        return cls(timers)  # pyright: ignore[reportAbstractUsage]
+        return cls(timers, zlib.crc32(run_id.encode()) << 20)  # pyright: ignore[reportAbstractUsage]
 
     # ------------------------------------------------------------------- the engine's side
 
@@ -106,6 +111,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def now(self) -> datetime:
         """Virtual time as an instant."""
         return self._now
+
+    @property
+    def ready(self) -> int:
+        """How many callbacks wait to be run."""
+        return len(self._ready)
 
     def run_ready(self, done: Callable[[], bool]) -> None:
         """Run everything that is ready, and what that makes ready, until nothing is or `done()`."""

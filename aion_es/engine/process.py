@@ -8,85 +8,40 @@ Everything that changes a workflow that this engine has in memory goes through h
 4. append it all at once, with the expected revision. On a conflict: forget, read, and derive it again;
 5. only then let it have effects (run activities, arm timers, tell those who wait) and answer.
 
-A process has a task only while it has something to do.
+A run whose history is in memory takes its turns without any task: `take_turn`. What must be read first,
+or tried again, is done by `drive`, in a task.
 """
 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
 from aion_es.aggregates.aggregate import Pending
-from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.aggregates.repository import PreparedAppend, WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import Clock
+from aion_es.collector import paused_collector
 from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity
 from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
 from aion_es.engine.replay import replay
+from aion_es.engine.requests import Committed, QueryRequest, Request
 from aion_es.errors import (
     AionError,
     ConcurrencyConflictError,
     DomainError,
-    EngineClosedError,
     QueryFailedError,
 )
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import WorkflowEvent, WorkflowStarted
 from aion_es.ids import RunId, WorkflowId
-from aion_es.store.port import Position
-
-Decide = Callable[[Workflow, datetime], object]
+from aion_es.store.port import Appended, Position
 
 _CONFLICTS_BEFORE_PAUSE: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What came of a command.
-
-    Attributes:
-        events: What it added; empty if it had had its effect before.
-        run_id: The run that was current when it was decided.
-        position: Of the append in the store; `None` if nothing was appended.
-    """
-
-    events: tuple[WorkflowEvent, ...]
-    run_id: RunId
-    position: Position | None
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One command that waits in a mailbox.
-
-    Attributes:
-        decide: Called with the aggregate and the present instant, perhaps more than once.
-        answer: Who waits for what comes of it; `None` for a fact, which is never given up.
-        run_id: Of a fact: dropped silently once that run is no longer current and open.
-        starts: It may begin a workflow that does not exist yet.
-        events: What it added when it was last decided.
-        refusal: Why it was refused when it was last decided.
-    """
-
-    decide: Decide
-    answer: "asyncio.Future[Committed] | None" = None
-    run_id: RunId | None = None
-    starts: bool = False
-    events: tuple[WorkflowEvent, ...] = ()
-    refusal: AionError | None = None
-
-
-@dataclass(slots=True, eq=False)
-class QueryRequest:
-    """One question that waits in a mailbox; about the current run, or about `run_id`."""
-
-    ask: Callable[[CodeExecution], Any]
-    answer: "asyncio.Future[Any]"
-    run_id: RunId | None = None
 
 
 class Host(Protocol):
@@ -136,6 +91,31 @@ class Host(Protocol):
         """Note why a run's code cannot go on, or that it can again (`None`)."""
         ...
 
+    def turned(self, process: "RunProcess") -> None:
+        """Hear that a turn which was taken by `take_turn` is over."""
+        ...
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the turns, in a task of the engine's."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """One turn between its decisions and its append.
+
+    Attributes:
+        items: What it settles.
+        batch: What it adds, in order.
+        appends: The same, ready for the store: one append, or more if it is too large for one.
+    """
+
+    items: list[Request | QueryRequest]
+    workflow: Workflow
+    at: datetime
+    batch: list[Pending[WorkflowEvent]]
+    appends: list[PreparedAppend]
+
 
 class RunProcess:
     """The process of one workflow id.
@@ -147,6 +127,7 @@ class RunProcess:
         stuck_count: How often in a row it could not.
         reclaim: What the run waits for may have been this engine's to do, and is to be taken up when it
             is read again.
+        busy: A turn is under way, or about to be taken; set by the engine.
     """
 
     def __init__(self, workflow_id: WorkflowId, host: Host) -> None:
@@ -156,22 +137,22 @@ class RunProcess:
         self.stuck_reason: str | None = None
         self.stuck_count = 0
         self.reclaim = False
+        self.busy = False
         self._host = host
         self._inbox: deque[Request | QueryRequest] = deque()
         self._heard = -1  # the highest revision that is known of, from whatever source
         self._wake = False  # the code may have something to do although the mailbox is empty
+        self._without_code = False  # facts are recorded, the code is left out
         self._last_at: datetime | None = None
-        self._history: list[Envelope[WorkflowEvent]] | None = (
-            None  # read, and not yet replayed by the code
-        )
-        self._successor: Pending[WorkflowEvent] | None = (
-            None  # begun by this turn, its code not yet
-        )
+        # Read, and not yet replayed by the code.
+        self._history: list[Envelope[WorkflowEvent]] | None = None
+        # Begun by this turn, its code not yet.
+        self._successor: Pending[WorkflowEvent] | None = None
 
     # ------------------------------------------------------------------------------ mailbox
 
     def post(self, item: Request | QueryRequest) -> None:
-        """Put something into the mailbox; the engine sees to it that `run` is called."""
+        """Put something into the mailbox; the engine sees to it that a turn is taken."""
         self._inbox.append(item)
 
     def wake(self) -> None:
@@ -214,38 +195,83 @@ class RunProcess:
 
     def refuse_all(self, error: Exception) -> None:
         """Tell everybody who waits here that nothing will come of it; facts stay in the mailbox."""
-        waiting, self._inbox = list(self._inbox), deque()
-        self._give_back(waiting, error)
-
-    def _give_back(self, items: list[Request | QueryRequest], error: Exception) -> None:
-        for item in reversed(items):
-            if item.answer is None:
-                self._inbox.appendleft(item)
-            elif not item.answer.done():
+        facts = [item for item in self._inbox if item.answer is None]
+        for item in self._inbox:
+            if item.answer is not None and not item.answer.done():
                 item.answer.set_exception(error)
+        self._inbox = deque(facts)
 
     # --------------------------------------------------------------------------------- turns
 
-    async def run(self) -> None:
-        """Take turns until there is nothing to do.
+    def take_turn(self) -> None:
+        """Take a turn for which everything is in memory; the engine hears of its end.
+
+        No task and no coroutine: this is the way of nearly every activation, and what it costs decides
+        what an engine can carry.
+        """
+        if not self.is_ready:  # the engine asked when it was
+            self._host.turned(self)
+            return
+        items = self._take_items()
+        try:
+            self._append(self._derive(self.workflow or self._begin_unread(), items))
+        except Exception:  # noqa: BLE001 - whatever it is, `drive` meets it again, and deals with it
+            self._retreat(items)
+            self._host.turned(self)
+
+    def _append(self, turn: _Turn) -> None:
+        if turn.appends:
+            answer = self._host.repository.submit(turn.appends.pop(0))
+            answer.add_done_callback(lambda answer: self._appended(turn, answer))
+        else:
+            self._conclude(turn, None)
+            self._host.turned(self)
+
+    def _appended(self, turn: _Turn, answer: "asyncio.Future[Appended]") -> None:
+        try:
+            appended = answer.result()
+            if turn.appends:
+                self._append(turn)
+                return
+            self._conclude(turn, appended)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see take_turn
+            self.reclaim |= not isinstance(error, ConcurrencyConflictError)
+            self._retreat(turn.items)
+        self._host.turned(self)
+
+    async def drive(self) -> None:
+        """Take turns, reading what must be read, until there is nothing to do.
 
         Raises:
-            OperationalError: The store is away beyond the repository's patience. Whoever waited has been
-                told; facts are back in the mailbox. The process has forgotten, and can be run again.
+            OperationalError: The store is away, or its history cannot be read. The process has forgotten;
+                everything is back in its mailbox, and it can be driven again.
         """
         while self.has_work:
-            self._wake = False
-            items = list(self._inbox)
-            self._inbox.clear()
+            items = self._take_items()
             try:
                 await self._settle(items)
-            except BaseException as error:
-                self.forget()
+            except BaseException:
                 self.reclaim = True
-                self._give_back(
-                    items, error if isinstance(error, Exception) else EngineClosedError()
-                )
+                self._retreat(items)
                 raise
+
+    def _take_items(self) -> list[Request | QueryRequest]:
+        self._wake = False
+        if (
+            self._begins_unread
+        ):  # what comes after the start must not be decided on an unread history
+            return [self._inbox.popleft()]
+        items = list(self._inbox)
+        self._inbox.clear()
+        return items
+
+    def _retreat(self, items: list[Request | QueryRequest]) -> None:
+        """Put back what a turn has not settled, and forget: the next turn reads what is true."""
+        self.forget()
+        self._wake = True
+        self._inbox.extendleft(
+            item for item in reversed(items) if item.answer is None or not item.answer.done()
+        )
 
     async def _settle(self, items: list[Request | QueryRequest]) -> None:
         """Take a turn, anew after every conflict; split it if its events are refused for what they hold."""
@@ -256,9 +282,8 @@ class RunProcess:
             except ConcurrencyConflictError:
                 self.forget()
                 conflicts += 1
-                if (
-                    conflicts >= _CONFLICTS_BEFORE_PAUSE
-                ):  # two engines in step would conflict for ever
+                if conflicts >= _CONFLICTS_BEFORE_PAUSE:
+                    # Two engines in step would conflict for ever.
                     await asyncio.sleep(random.uniform(0, 0.01) * conflicts)  # noqa: S311 - jitter
             except DomainError as error:
                 self.forget()
@@ -266,21 +291,40 @@ class RunProcess:
                     for item in items:
                         await self._settle([item])
                 else:
-                    self._cannot_record(items, error)
+                    await self._settle_unrecordable(items, error)
                 return
             else:
                 return
 
-    def _cannot_record(self, items: list[Request | QueryRequest], error: DomainError) -> None:
-        """Nobody but the asker, or the code itself, made what the store cannot take."""
-        for item in items:
-            if item.answer is not None and not item.answer.done():
-                item.answer.set_exception(error)
-        if not items or items[0].answer is None:
-            self._is_stuck(error)
+    async def _settle_unrecordable(
+        self, items: list[Request | QueryRequest], error: DomainError
+    ) -> None:
+        """Deal with events that the store cannot take, too large most often.
+
+        Whoever asks is told. A fact is recorded without the code's reaction to it, which must be what is
+        too large, and the run is stuck.
+        """
+        answer = items[0].answer if items else None
+        if answer is not None:
+            if not answer.done():
+                answer.set_exception(error)
+            return
+        self._without_code = True
+        try:
+            await self._turn(items)
+        finally:
+            self._without_code = False
+        self._is_stuck(error)
 
     async def _turn(self, items: list[Request | QueryRequest]) -> None:
-        workflow = await self._up_to_date(items)
+        turn = self._derive(await self._up_to_date(), items)
+        appended = None
+        for append in turn.appends:
+            appended = await self._host.repository.submit(append)
+        self._conclude(turn, appended)
+
+    def _derive(self, workflow: Workflow, items: list[Request | QueryRequest]) -> _Turn:
+        """Decide what waits, let the code react, and return the one append that records all of it."""
         at = self._now()
         self._ensure_code(workflow)
         self._record_commands(workflow, at)
@@ -288,55 +332,79 @@ class RunProcess:
             if isinstance(item, Request):
                 self._decide(workflow, item, at)
         batch = workflow.uncommitted.copy()
-        position: Position | None = None
+        appends: list[PreparedAppend] = []
         if batch:
-            saved = await self._host.repository.save(
+            appends = self._host.repository.prepare(
                 workflow,
                 command_id=self._host.next_command_id(),
                 activated=self.execution is not None and self._successor is None,
             )
-            position = None if saved is None else saved.position
-            self._last_at = at
-            self._host.committed(self, batch)
-        await self._answer(workflow, items, position)
-        self._turn_over(workflow)
+        return _Turn(items, workflow, at, batch, appends)
+
+    def _conclude(self, turn: _Turn, appended: Appended | None) -> None:
+        """Let what is recorded now have its effects, and answer those who wait."""
+        if appended is not None:
+            turn.workflow.mark_saved(appended.revision, len(turn.batch))
+            self._last_at = turn.at
+            self._host.committed(self, turn.batch)
+        self._answer(turn, None if appended is None else appended.position)
+        self._turn_over(turn.workflow, turn.batch)
 
     def _now(self) -> datetime:
         """Return the present instant, never before what this run has already recorded."""
         now = self._host.clock.now()
         return now if self._last_at is None or now > self._last_at else self._last_at
 
-    async def _up_to_date(self, items: list[Request | QueryRequest]) -> Workflow:
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next turn needs nothing that is not in memory."""
+        if self.workflow is None:
+            return self._begins_unread
+        return not self._is_behind and self._history is None
+
+    @property
+    def _begins_unread(self) -> bool:
+        """A start most often finds an unknown id: begin without reading, the expected revision tells."""
+        return (
+            self.workflow is None
+            and self._heard < 0
+            and bool(self._inbox)
+            and _starts(self._inbox[0])
+        )
+
+    def _begin_unread(self) -> Workflow:
+        self._heard = 0  # should the id be known after all, the next try reads
+        self.workflow = self._host.repository.new(self.workflow_id)
+        return self.workflow
+
+    async def _up_to_date(self) -> Workflow:
         """Return the aggregate, read from its stream if it is not in memory or the stream has moved."""
-        repository = self._host.repository
         if self._is_behind:
             self.forget()
-        if self.workflow is None and self._heard < 0 and items and _starts(items[0]):
-            # A start most often finds an unknown id: begin without reading, the expected revision tells.
-            self._heard = 0  # should it find a known one, the next try reads
-            self.workflow = repository.new(self.workflow_id)
+        if self.workflow is not None:
             return self.workflow
-        if self.workflow is None:
-            history = await repository.history(self.workflow_id)
-            self.workflow = repository.new(self.workflow_id)
-            for envelope in history:
-                self.workflow.replay(envelope)
-            if history:
-                self._history = history
-                self._last_at = max(
-                    history[-1].recorded_at, self._last_at or history[-1].recorded_at
-                )
-                self._heard = max(self._heard, self.workflow.revision)
-                self._host.loaded(self, reclaim=self.reclaim)
-                self.reclaim = False
-        return self.workflow
+        repository = self._host.repository
+        history = await repository.history(self.workflow_id)
+        workflow = self.workflow = repository.fold(self.workflow_id, history)
+        if history:
+            self._history = history
+            self._last_at = max(history[-1].recorded_at, self._last_at or history[-1].recorded_at)
+            self._heard = max(self._heard, workflow.revision)
+            self._host.loaded(self, reclaim=self.reclaim)
+            self.reclaim = False
+        return workflow
 
     # ---------------------------------------------------------------------------------- code
 
     def _ensure_code(self, workflow: Workflow) -> None:
         """Bring the code to where the history ends, if the run is open; note it as stuck if that cannot be."""
         history, self._history = self._history, None
-        if history is None or not workflow.exists or not workflow.state.is_open:
+        if (
+            self._without_code
+            or history is None
+            or not workflow.exists
+            or not workflow.state.is_open
+        ):
             return
         try:
             self.execution = self._replayed(workflow, history)
@@ -352,7 +420,8 @@ class RunProcess:
         definition = self._host.pinned(state.workflow_type, state.package_version)
         execution = CodeExecution(definition, workflow, self._host.surroundings)
         try:
-            replay(execution, history)
+            with paused_collector():
+                replay(execution, history)
         except BaseException:
             execution.close()
             raise
@@ -431,52 +500,66 @@ class RunProcess:
         for index, pending in enumerate(added):
             self._feed(workflow, pending.event, pending.at, workflow.revision + 1 + first + index)
 
-    async def _answer(
-        self, workflow: Workflow, items: list[Request | QueryRequest], position: Position | None
-    ) -> None:
-        for item in items:
+    def _answer(self, turn: _Turn, position: Position | None) -> None:
+        for item in turn.items:
             if item.answer is None or item.answer.done():
                 continue
             if isinstance(item, QueryRequest):
-                await self._answer_query(workflow, item)
+                self._answer_query(turn.workflow, item)
             elif item.refusal is not None:
                 item.answer.set_exception(item.refusal)
             else:
-                item.answer.set_result(Committed(item.events, workflow.state.run_id, position))
+                run_id = turn.workflow.state.run_id
+                item.answer.set_result(Committed(item.events, run_id, position))
 
-    async def _answer_query(self, workflow: Workflow, item: QueryRequest) -> None:
+    def _answer_query(self, workflow: Workflow, item: QueryRequest) -> None:
         try:
-            answer = await self._ask(workflow, item)
+            current = workflow.state.run_id
+            is_current = item.run_id is None or item.run_id == current
+            if self.execution is not None and is_current:
+                item.answer.set_result(item.ask(self.execution))
+            elif self.stuck_reason is not None and is_current:
+                stuck = QueryFailedError("", f"the run is stuck: {self.stuck_reason}")
+                item.answer.set_exception(stuck)
+            else:
+                self._host.spawn(self._answer_from_history(item, item.run_id or current))
         except Exception as error:  # noqa: BLE001 - it belongs to who asked
             item.answer.set_exception(error)
-        else:
-            item.answer.set_result(answer)
 
-    async def _ask(self, workflow: Workflow, item: QueryRequest) -> Any:
-        current = workflow.state.run_id
-        if self.execution is not None and item.run_id in {None, current}:
-            return item.ask(self.execution)
-        if self.stuck_reason is not None and item.run_id in {None, current}:
-            raise QueryFailedError("", f"the run is stuck: {self.stuck_reason}")
-        # A closed run answers from its history, in code that is thrown away again.
-        history = await self._host.repository.run_history(self.workflow_id, item.run_id or current)
-        past = self._host.repository.new(self.workflow_id)
-        for envelope in history:
-            past.replay(envelope)
-        execution = self._replayed(past, history)
+    async def _answer_from_history(self, item: QueryRequest, run_id: RunId) -> None:
+        """Let a closed run answer, in code that is brought back for it and thrown away again."""
         try:
-            return item.ask(execution)
-        finally:
-            execution.close()
+            history = await self._host.repository.run_history(self.workflow_id, run_id)
+            execution = self._replayed(
+                self._host.repository.fold(self.workflow_id, history), history
+            )
+            try:
+                answer = item.ask(execution)
+            finally:
+                execution.close()
+        except Exception as error:  # noqa: BLE001 - it belongs to who asked
+            if not item.answer.done():
+                item.answer.set_exception(error)
+        else:
+            if not item.answer.done():
+                item.answer.set_result(answer)
 
-    def _turn_over(self, workflow: Workflow) -> None:
+    def _turn_over(self, workflow: Workflow, batch: list[Pending[WorkflowEvent]]) -> None:
         """Let a successor take its first step, or let go of the code of a run that has closed."""
         successor, self._successor = self._successor, None
+        disturbed = self.execution is not None and self.execution.disturbed
         if successor is not None and isinstance(successor.event, WorkflowStarted):
-            self._begin(workflow, successor.event, successor.at, workflow.state.started_revision)
+            if successor is batch[-1]:
+                revision = workflow.state.started_revision
+                self._begin(workflow, successor.event, successor.at, revision)
+            else:
+                self.forget()  # more came for it in the same append: replay shows it everything
             self._wake = True  # what it commanded is recorded by the next turn
         elif workflow.exists and not workflow.state.is_open:
             self._drop_code()
+        elif disturbed:
+            self.forget()
+            self._wake = True
 
 
 def _starts(item: Request | QueryRequest) -> bool:

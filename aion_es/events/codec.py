@@ -1,13 +1,14 @@
 """Events as bytes and back: JSON both ways, by class name, with upcasters for names that were retired."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, Protocol, cast, get_args
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+from aion_es.collector import paused_collector
 from aion_es.errors import EventDecodeError, UnknownEventTypeError
 from aion_es.events.base import Event
 from aion_es.events.metadata import Envelope, EventMetadata
@@ -128,6 +129,17 @@ def decode_envelope(stored: StoredEvent) -> Envelope[Any]:
         decode_metadata(stored),
         len(stored.data) + len(stored.metadata),
     )
+
+
+def decode_history(stored: Sequence[StoredEvent]) -> list[Envelope[Any]]:
+    """Return many events, decoded in their order.
+
+    Raises:
+        UnknownEventTypeError: No event has one of the names, now or formerly.
+        EventDecodeError: Data or metadata are not of the form that their type promises.
+    """
+    with paused_collector():
+        return [decode_envelope(event) for event in stored]
 
 
 def _find_decoder(stored: StoredEvent) -> Callable[[bytes], Event]:

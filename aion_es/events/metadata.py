@@ -121,3 +121,8 @@ def was_activated(metadata: bytes) -> bool:
     like it: inside a JSON string the quotes would be escaped, and no other key ends in this word.
     """
     return b'"activated":true' in metadata
+
+
+def activated_form(metadata: bytes) -> bytes:
+    """Return the same metadata, as `EventMetadata.to_bytes` writes it when `activated` is set."""
+    return metadata[:-1] + b',"activated":true}'

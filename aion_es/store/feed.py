@@ -159,10 +159,9 @@ class LiveFeed:
     def advanced(self, end: int) -> None:
         """Tell that events up to `end` are stored that nobody published: another process wrote."""
         if end > self._end:
-            seen, self._end = self._end, end
+            self._end = end
             for subscription in self._all_live():
-                self.leave(subscription)
-                subscription.read_again(seen)
+                subscription.read_again()
         self.changed()
 
     def changed(self) -> None:
@@ -222,9 +221,9 @@ class LiveFeed:
 class CatchUpSubscription:
     """Stored events, then live ones: never a gap, never a repeat. Implements `Subscription`.
 
-    `_through` is the one cursor: everything that matches up to it was delivered or lies in
-    `_ready`. It moves only together with `_ready`, without an await in between, so a call that is
-    cancelled loses nothing.
+    `_through` is the cursor: everything that matches up to it was delivered or lies in `_ready`; of
+    one stream, everything below `_revision`. It moves only together with `_ready`, without an await
+    in between, so a call that is cancelled loses nothing.
     """
 
     def __init__(self, feed: LiveFeed, source: Source, after: int, revision: int) -> None:
@@ -253,8 +252,7 @@ class CatchUpSubscription:
         if len(self._ready) > MAX_BUFFERED or self._ready_bytes > MAX_BUFFERED_BYTES:
             self._ready.append(FellBehind())
             self._announce = True
-            self._feed.leave(self)
-            self.read_again(self._through)
+            self.read_again()
             return
         through = self._through
         if events and events[0].position.commit <= through:
@@ -267,9 +265,9 @@ class CatchUpSubscription:
         if self._ready:
             self._wake()
 
-    def read_again(self, through: int) -> None:
-        """Go back to reading from the store, where there is more than was offered up to `through`."""
-        self._through = max(self._through, through)
+    def read_again(self) -> None:
+        """Go back to reading: the store holds more than was offered."""
+        self._feed.leave(self)
         self._live = False
         self._wake()
 

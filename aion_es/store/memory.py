@@ -14,6 +14,7 @@ from aion_es.errors import (
     ConsumerGroupExistsError,
     ConsumerGroupNotFoundError,
     StoreClosedError,
+    StoreError,
     StreamDeletedError,
 )
 from aion_es.ids import StreamName
@@ -255,6 +256,18 @@ class MemoryEventStore:
         self._require_open()
         answer = self._append(self._stream(stream), tuple(events), expected)
         await asyncio.sleep(0)
+        return answer
+
+    def submit(
+        self, stream: StreamName, events: Sequence[NewEvent], expected: ExpectedRevision
+    ) -> "asyncio.Future[Appended]":
+        """Append at once; see `EventWriter.submit`."""
+        self._require_open()
+        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        try:
+            answer.set_result(self._append(self._stream(stream), tuple(events), expected))
+        except StoreError as error:
+            answer.set_exception(error)
         return answer
 
     def _append(

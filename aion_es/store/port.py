@@ -4,6 +4,7 @@ Bytes and names only. Models and bytes meet in `aion_es.events.codec`; adapters 
 driver's errors into those of `aion_es.errors`, by class or code, never by text.
 """
 
+import asyncio
 import enum
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -225,6 +226,19 @@ class EventWriter(Protocol):
         """
         ...
 
+    def submit(
+        self, stream: StreamName, events: Sequence[NewEvent], expected: ExpectedRevision
+    ) -> "asyncio.Future[Appended]":
+        """Begin an append and return the future of its answer: `append` without giving way to anybody.
+
+        Appends are made in the order of the calls. Cancelling the future does not take the append back.
+
+        Raises:
+            AppendTooLargeError, StoreClosedError: At once, or through the future, like every other error
+                of `append`.
+        """
+        ...
+
 
 class Subscription(Protocol):
     """An open catch-up subscription: an async iterator of messages, to be closed by its owner."""
@@ -400,6 +414,7 @@ class EventStore(EventReader, EventWriter, EventSubscriber, CompetingConsumers, 
         """Delete the stream softly: it reads as unknown, and may be written again; revisions go on.
 
         Raises:
+            StreamDeletedError: EXISTS, and the stream is deleted already; nothing changed.
             ConcurrencyConflictError: `expected` does not hold; nothing changed.
         """
         ...

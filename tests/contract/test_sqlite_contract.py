@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from aion_es.store.port import EventStore
@@ -13,6 +14,9 @@ from aion_es.testing import StoreContract
 
 class TestSQLiteEventStoreInAFile(StoreContract):
     examples = 12  # each opens a file and syncs its commits
+    message_timeout = timedelta(
+        milliseconds=400
+    )  # a delivery is a commit, on a disk that may be busy
 
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[EventStore]:

@@ -18,6 +18,7 @@ from aion_es.store.port import START, Position, RecordedEvent
 from aion_es.store.sqlite import SQLiteEventStore
 
 KILLS = 200
+KILLS_PER_FILE = 20
 LONGEST_LIFE = 0.06
 CHILD = Path(__file__).with_name("store_writer.py")
 
@@ -99,20 +100,24 @@ async def test_whatever_was_acknowledged_survives_two_hundred_kills(
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
-    path = tmp_path / "store.db"
-    ledger = Ledger()
     total = 0
-    for kill in range(KILLS):
-        acknowledged = writers.kill_one(kill, path, rng.uniform(0, LONGEST_LIFE))
-        total += len(acknowledged)
+    for first in range(0, KILLS, KILLS_PER_FILE):
+        path = tmp_path / f"store-{first}.db"
+        ledger = Ledger()
+        for kill in range(first, first + KILLS_PER_FILE):
+            # The first on a file dies while it makes the file, or soon after.
+            life = rng.uniform(0, LONGEST_LIFE if kill > first else LONGEST_LIFE / 4)
+            acknowledged = writers.kill_one(kill, path, life)
+            total += len(acknowledged)
+            async with await SQLiteEventStore.open(path) as store:
+                added = [event async for event in store.read_all(from_position=ledger.end)]
+                try:
+                    ledger.check(added, acknowledged)
+                except AssertionError as error:
+                    raise AssertionError(f"after kill {kill}, seed {seed}: {error}") from error
         async with await SQLiteEventStore.open(path) as store:
-            added = [event async for event in store.read_all(from_position=ledger.end)]
-            try:
-                ledger.check(added, acknowledged)
-            except AssertionError as error:
-                raise AssertionError(f"after kill {kill}, seed {seed}: {error}") from error
-    async with await SQLiteEventStore.open(path) as store:
-        await store.integrity_check()
-        assert (await store.end_position()) == ledger.end
-        assert {name: await store.head(name) for name in ledger.heads} == ledger.heads
+            await store.integrity_check()
+            assert await store.end_position() == ledger.end, f"seed {seed}"
+            heads = {name: await store.head(name) for name in ledger.heads}
+            assert heads == ledger.heads, f"seed {seed}"
     assert total > KILLS, f"seed {seed}: the writers were killed before they wrote"

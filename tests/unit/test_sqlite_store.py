@@ -32,13 +32,14 @@ from aion_es.store.port import (
     Appended,
     CaughtUp,
     Checkpoint,
+    ConsumerGroupSettings,
     FellBehind,
     NewEvent,
     Position,
     RecordedEvent,
     SubscriptionMessage,
 )
-from aion_es.store.sqlite import SQLiteEventStore, reader, writer
+from aion_es.store.sqlite import SQLiteEventStore, appends, reader
 
 S = StreamName("s")
 PATIENCE = 10
@@ -58,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SQLiteEventStore]:
-    async with await SQLiteEventStore.open(path, busy_timeout=timedelta(milliseconds=50)) as store:
+    async with await SQLiteEventStore.open(path) as store:
         yield store
 
 
@@ -166,7 +167,7 @@ async def test_a_batch_of_any_size_is_stored_in_order(store: SQLiteEventStore, c
 async def test_heads_that_were_forgotten_are_looked_up_again(
     store: SQLiteEventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "MAX_HEADS", 2)
+    monkeypatch.setattr(appends, "MAX_HEADS", 2)
     for revision in range(5):
         for name in "abcde":
             await store.append(StreamName(name), events(1), revision - 1)
@@ -194,6 +195,16 @@ async def test_a_name_that_is_no_text_is_refused_and_harms_nobody(
     with pytest.raises(InvalidArgumentError, match=r"^type: "):
         await store.append(S, [NewEvent(uuid.UUID(int=1), name, b"", b"")], ANY)
     assert await good == Appended(0, Position(0, 0))
+
+
+async def test_a_prefix_that_no_name_can_have_is_refused(store: SQLiteEventStore) -> None:
+    prefix = "half \ud800"
+    with pytest.raises(InvalidArgumentError, match=r"^prefix: "):
+        store.subscribe_all(prefix=prefix)
+    with pytest.raises(InvalidArgumentError, match=r"^prefix: "):
+        await anext(aiter(store.read_all(prefix=prefix)))
+    with pytest.raises(InvalidArgumentError, match=r"^prefix: "):
+        await store.create_consumer_group("g", ConsumerGroupSettings(prefix=prefix))
 
 
 # ------------------------------------------------------------------------------------ pages
@@ -370,17 +381,18 @@ async def test_subscribers_of_two_processes_that_both_write_see_the_same_without
 
 
 async def test_a_lock_that_another_process_keeps_fails_the_append_and_nothing_else(
-    store: SQLiteEventStore, path: Path
+    path: Path,
 ) -> None:
-    await store.append(S, events(1), NO_STREAM)
     batch = events(2)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as foreign:
-        foreign.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailableError, match="database is locked") as refusal:
-            await store.append(S, batch, 0)
-        assert not refusal.value.outcome_unknown
-        assert len(await everything(store)) == 1
-    assert await store.append(S, batch, 0) == Appended(2, Position(2, 2))
+    async with await SQLiteEventStore.open(path, busy_timeout=timedelta(milliseconds=50)) as store:
+        await store.append(S, events(1), NO_STREAM)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+            foreign.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailableError, match="database is locked") as refusal:
+                await store.append(S, batch, 0)
+            assert not refusal.value.outcome_unknown
+            assert len(await everything(store)) == 1
+        assert await store.append(S, batch, 0) == Appended(2, Position(2, 2))
 
 
 # ------------------------------------------------------------------------------------ a full or failing disk

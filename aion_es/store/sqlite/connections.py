@@ -12,7 +12,13 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from aion_es.errors import InternalError, StoreCorruptError, StoreError, StoreUnavailableError
-from aion_es.store.sqlite.schema import APPLICATION_ID, check_file, check_library, migrate
+from aion_es.store.sqlite.schema import (
+    APPLICATION_ID,
+    check_file,
+    check_json,
+    check_library,
+    migrate,
+)
 
 T = TypeVar("T")
 
@@ -159,6 +165,7 @@ class Connections:
 
     def _prepare(self) -> None:
         connection = self._writer
+        check_json(connection)
         self.patiently(self._mark)
         if self._path is not None:
             (mode,) = self.patiently(

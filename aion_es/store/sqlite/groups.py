@@ -164,14 +164,9 @@ class SQLiteConsumer:
             self._member = answer.result()
 
     async def _take(self, group: leases.Group, consumer_id: int) -> None:
+        # The time is taken when the writer comes to it: what is held is due back from then on.
         answer = self._writer.call(
-            partial(
-                leases.take,
-                name=self._name,
-                group=group,
-                consumer_id=consumer_id,
-                now=self._now(),
-            )
+            lambda connection: leases.take(connection, self._name, group, consumer_id, self._now())
         )
         answer.add_done_callback(self._note_taken)
         await asyncio.shield(answer)

@@ -12,11 +12,10 @@ from typing import Final, NamedTuple
 from aion_es.errors import ConsumerGroupExistsError, ConsumerGroupNotFoundError
 from aion_es.store.port import ConsumerGroupSettings, ConsumerStrategy, NackAction, RecordedEvent
 from aion_es.store.sqlite import reader
+from aion_es.store.sqlite.schema import NAME_MATCHES
 
 SCAN_EVENTS: Final = 256
 """Matching events that one take looks at."""
-SCAN_POSITIONS: Final = 20_000
-"""Positions that one take or one look goes through."""
 BUCKETS: Final = 1024
 """Streams are pinned by bucket, as EventStoreDB does it, so that pins do not grow without end."""
 SHORTEST_LIFE: Final = 1_000_000
@@ -24,13 +23,13 @@ SHORTEST_LIFE: Final = 1_000_000
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-_MATCHING: Final = """
+_MATCHING: Final = f"""
     SELECT e.position, e.stream_id FROM events AS e
     CROSS JOIN streams AS s ON s.stream_id = e.stream_id
     WHERE e.position > :low AND e.position <= :high
-        AND (:length = 0 OR substr(CAST(s.name AS BLOB), 1, :length) = :prefix)
+        AND {NAME_MATCHES}
     ORDER BY e.position LIMIT :limit
-"""
+"""  # noqa: S608 - constants
 # One stream's waiting events are this consumer's if their bucket is pinned to it, or to nobody.
 _WAITING: Final = f"""
     SELECT d.position, d.stream_id FROM deliveries AS d
@@ -223,10 +222,10 @@ def look(
     if _waiting(connection, group, consumer_id, 1):
         return Look(True, scanned, wake_at)
     low = max(taken, scanned)
-    high = min(low + SCAN_POSITIONS, end)
+    high = min(low + reader.SCAN_POSITIONS, end)
     found = low < high and bool(_matching(connection, group, low, high, 1))
     # Far beyond what the file says is taken: take, so that it is not gone through after a restart.
-    behind = high < end or high - taken >= SCAN_POSITIONS
+    behind = high < end or high - taken >= reader.SCAN_POSITIONS
     return Look(found or behind, low if found else max(low, high), wake_at)
 
 
@@ -367,7 +366,7 @@ def _advance(connection: sqlite3.Connection, group: Group, wanted: int) -> None:
         " FROM consumer_groups WHERE group_id = ?",
         (group.group_id,),
     ).fetchone()
-    high = min(taken + SCAN_POSITIONS, end)
+    high = min(taken + reader.SCAN_POSITIONS, end)
     # Pinned: some of what comes next belongs to others, so look further.
     limit = SCAN_EVENTS if group.pinned else wanted
     found = _matching(connection, group, taken, high, limit)

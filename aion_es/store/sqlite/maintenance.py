@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from aion_es.errors import StoreCorruptError, StoreUnavailableError
+from aion_es.store.sqlite.schema import HEAD
 
 COMPACT_STEP: Final = 1000
 """Events that one transaction of a compaction takes away, and streams that it goes through."""
@@ -30,10 +31,7 @@ _LIMITED: Final = """
             AND e.revision < max(s.born, coalesce(s.truncate_before, 0))
     )
 """
-_HEAD: Final = """
-    SELECT max(s.reclaimed, coalesce((SELECT max(revision) FROM events WHERE stream_id = :stream), -1))
-    FROM streams AS s WHERE s.stream_id = :stream
-"""
+_HEAD: Final = f"SELECT {HEAD} FROM streams AS s WHERE s.stream_id = ?"  # noqa: S608 - constants
 _DELETE: Final = """
     DELETE FROM events WHERE position IN (
         SELECT position FROM events WHERE stream_id = :stream AND revision < :below
@@ -87,7 +85,7 @@ def compact(
 
 
 def _compact_stream(connection: sqlite3.Connection, stream_id: int, now: int, limit: int) -> int:
-    (head,) = connection.execute(_HEAD, {"stream": stream_id}).fetchone()
+    (head,) = connection.execute(_HEAD, (stream_id,)).fetchone()
     (below,) = connection.execute(
         _HIDDEN_BELOW, {"stream": stream_id, "now": now, "head": head}
     ).fetchone()

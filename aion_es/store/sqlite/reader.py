@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from aion_es.ids import StreamName
 from aion_es.store.port import Position, RecordedEvent
+from aion_es.store.sqlite.schema import HEAD, NAME_MATCHES
 
 PAGE_EVENTS: Final = 1024
 SCAN_POSITIONS: Final = 20_000
@@ -49,16 +50,15 @@ _COLUMNS: Final = (
 _ALL: Final = f"""
     SELECT {_COLUMNS} FROM events AS e CROSS JOIN streams AS s ON s.stream_id = e.stream_id
     WHERE e.position > :low AND e.position < :high
-        AND (:length = 0 OR substr(CAST(s.name AS BLOB), 1, :length) = :prefix)
+        AND {NAME_MATCHES}
     ORDER BY e.position %s LIMIT :limit
 """  # noqa: S608 - constants
 
 # The lowest revision that deletion, truncation and max_count leave; the head is only looked up if
 # there is a max_count.
-_LOWEST: Final = """
-    max(:low, s.born, coalesce(s.truncate_before, 0), CASE WHEN s.max_count IS NULL THEN 0 ELSE
-        max(s.reclaimed, coalesce((SELECT max(revision) FROM events WHERE stream_id = s.stream_id), -1))
-        - s.max_count + 1 END)
+_LOWEST: Final = f"""
+    max(:low, s.born, coalesce(s.truncate_before, 0),
+        CASE WHEN s.max_count IS NULL THEN 0 ELSE {HEAD} - s.max_count + 1 END)
 """
 _STREAM: Final = f"""
     SELECT {_COLUMNS} FROM streams AS s CROSS JOIN events AS e ON e.stream_id = s.stream_id
@@ -82,12 +82,6 @@ _STREAM_BACKWARDS: Final = _PACKED % (_STREAM % "DESC")
 
 _LARGE: Final = "SELECT event_id, metadata, data FROM events WHERE position = ?"
 _END: Final = "SELECT coalesce(max(position), -1) FROM events"
-_HEAD: Final = """
-    SELECT s.born, max(
-        s.reclaimed, coalesce((SELECT max(revision) FROM events WHERE stream_id = s.stream_id), -1)
-    ) FROM streams AS s WHERE s.name = ?
-"""
-
 BEYOND: Final = 2**63 - 1
 """Higher than every position and revision."""
 
@@ -149,15 +143,6 @@ def read_stream(
         _STREAM_BACKWARDS if backwards else _STREAM_FORWARDS,
         {"stream": stream, "low": low, "high": high, "limit": limit, "now": now},
     )
-
-
-def head(connection: sqlite3.Connection, stream: StreamName) -> int:
-    """Return the stream's head, -1 if it has none or was deleted."""
-    row: tuple[int, int] | None = connection.execute(_HEAD, (stream,)).fetchone()
-    if row is None:
-        return -1
-    born, revision = row
-    return revision if revision >= born else -1
 
 
 def end(connection: sqlite3.Connection) -> int:

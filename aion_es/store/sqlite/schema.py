@@ -16,6 +16,16 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _HEADER_BYTES: Final = 100
 _APPLICATION_ID_AT: Final = 68
 
+# Expressions that several queries share; `s` is a row of streams.
+
+HEAD: Final = """
+    max(s.reclaimed, coalesce((SELECT max(revision) FROM events WHERE stream_id = s.stream_id), -1))
+"""
+"""The stream's last revision ever, whether it is still there or not."""
+
+NAME_MATCHES: Final = "(:length = 0 OR substr(CAST(s.name AS BLOB), 1, :length) = :prefix)"
+"""The stream's name begins with the bytes `:prefix`, `:length` of them; nothing in them is special."""
+
 # Version 1.
 #
 # events.position is the store's order: assigned by the writer, without gaps, never used twice.
@@ -101,6 +111,20 @@ def check_library(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Non
     if version < MINIMUM_SQLITE:
         found, needed = (".".join(map(str, v)) for v in (version, MINIMUM_SQLITE))
         raise UnsupportedStoreVersionError("the SQLite library", found, f"{needed} or newer")
+
+
+def check_json(connection: sqlite3.Connection) -> None:
+    """Return if the SQLite library can write JSON, which before 3.38 was left to whoever built it.
+
+    Raises:
+        UnsupportedStoreVersionError: It cannot.
+    """
+    try:
+        connection.execute("SELECT json_array()").fetchone()
+    except sqlite3.OperationalError as error:
+        raise UnsupportedStoreVersionError(
+            "the SQLite library", f"{sqlite3.sqlite_version} without JSON", "one with JSON"
+        ) from error
 
 
 def check_file(path: Path) -> None:

@@ -25,12 +25,13 @@ from aion_es.store.port import (
     StreamMetadata,
 )
 from aion_es.store.sqlite import leases, maintenance, reader, streams
+from aion_es.store.sqlite.appends import Group, load_head
 from aion_es.store.sqlite.connections import BUSY_TIMEOUT, Connections, Durability
 from aion_es.store.sqlite.groups import SQLiteConsumer, check_settings
 from aion_es.store.sqlite.pool import ReaderPool
 from aion_es.store.sqlite.reader import Packed
 from aion_es.store.sqlite.watcher import Watcher
-from aion_es.store.sqlite.writer import Group, Writer
+from aion_es.store.sqlite.writer import Writer
 
 LIMITS: Final = StoreLimits(max_event_bytes=1_048_576, max_append_bytes=16 * 1_048_576)
 """Of one event as EventStoreDB's default, so that what works here works on a cluster."""
@@ -113,10 +114,16 @@ class SQLiteEventStore:
         Raises:
             InvalidArgumentError: The name of the stream or of a type cannot be stored as text.
         """
+        return await self.submit(stream, events, expected)
+
+    def submit(
+        self, stream: StreamName, events: Sequence[NewEvent], expected: ExpectedRevision
+    ) -> "asyncio.Future[Appended]":
+        """Queue an append; see `EventWriter.submit`."""
         self._pool.require_open()
         batch = tuple(events)  # a generator must not be consumed elsewhere meanwhile
         size = _checked_size(stream, batch)
-        return await self._writer.append(stream, batch, expected, size)
+        return self._writer.append(stream, batch, expected, size)
 
     async def set_metadata(self, stream: StreamName, metadata: StreamMetadata) -> None:
         """Replace the stream's metadata; the stream need not exist.
@@ -180,7 +187,12 @@ class SQLiteEventStore:
 
         Like EventStoreDB's `$all`, this still shows what deletion and metadata hide, until
         `compact()` takes it away.
+
+        Raises:
+            InvalidArgumentError: No stream's name can begin with `prefix`: it has a NUL or half of a
+                surrogate pair.
         """
+        _check_prefix(prefix)
         left = reader.BEYOND if limit is None else limit
         at = from_position.commit
         if backwards and from_position == START:
@@ -196,7 +208,8 @@ class SQLiteEventStore:
 
     async def head(self, stream: StreamName) -> int:
         """Return the revision of the stream's last event, -1 if it has none or was deleted."""
-        return await self._pool.run(lambda connection: reader.head(connection, stream))
+        head = await self._pool.run(lambda connection: load_head(connection, stream))
+        return -1 if head is None else head.visible
 
     async def end_position(self) -> Position:
         """Return the position of the last event in the store, `START` if it is empty."""
@@ -210,6 +223,7 @@ class SQLiteEventStore:
     ) -> CatchUpSubscription:
         """Subscribe to matching streams, after `from_position`; see `EventSubscriber`."""
         self._pool.require_open()
+        _check_prefix(prefix)
 
         async def page(after: int) -> Page:
             return await self._all_page(after, prefix, reader.PAGE_EVENTS, backwards=False)
@@ -245,6 +259,7 @@ class SQLiteEventStore:
         _check_name("name", name)
         wanted = settings or ConsumerGroupSettings()
         check_settings(wanted)
+        _check_prefix(wanted.prefix)
         await self._writer.call(partial(leases.create, name=name, settings=wanted))
 
     async def delete_consumer_group(self, name: str) -> None:
@@ -422,6 +437,11 @@ def _checked_size(stream: StreamName, events: Sequence[NewEvent]) -> int:
     if total > LIMITS.max_append_bytes:
         raise AppendTooLargeError(total, LIMITS.max_append_bytes)
     return total
+
+
+def _check_prefix(prefix: str) -> None:
+    if prefix:
+        _check_name("prefix", prefix)
 
 
 def _check_name(what: str, name: str) -> None:

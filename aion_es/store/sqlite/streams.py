@@ -7,15 +7,10 @@ from typing import Final
 from aion_es.errors import InvalidArgumentError
 from aion_es.ids import StreamName
 from aion_es.store.port import ExpectedRevision, StreamMetadata
-from aion_es.store.sqlite.writer import Head, check_expected
+from aion_es.store.sqlite.appends import check_expected, load_head
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-_HEAD: Final = """
-    SELECT s.stream_id, s.born, max(
-        s.reclaimed, coalesce((SELECT max(revision) FROM events WHERE stream_id = s.stream_id), -1)
-    ) FROM streams AS s WHERE s.name = ?
-"""
 _SET: Final = """
     INSERT INTO streams (name, truncate_before, max_count, max_age) VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET truncate_before = excluded.truncate_before,
@@ -67,8 +62,7 @@ def delete(connection: sqlite3.Connection, stream: StreamName, expected: Expecte
         ConcurrencyConflictError: `expected` does not hold.
         StreamDeletedError: EXISTS on a deleted stream.
     """
-    row = connection.execute(_HEAD, (stream,)).fetchone()
-    head = None if row is None else Head(*row)
+    head = load_head(connection, stream)
     check_expected(stream, head, expected)
     if head is not None and head.visible >= 0:
         connection.execute(

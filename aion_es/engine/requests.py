@@ -1,0 +1,62 @@
+"""What waits in a process's mailbox: commands, facts and questions, with those who wait for the answer."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aion_es.aggregates.workflow import Workflow
+from aion_es.engine.execution import CodeExecution
+from aion_es.errors import AionError
+from aion_es.events.workflow import WorkflowEvent
+from aion_es.ids import RunId
+from aion_es.store.port import Position
+
+Decide = Callable[[Workflow, datetime], object]
+"""Gives one or more commands to an aggregate; may be called more than once, after a conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What came of a command.
+
+    Attributes:
+        events: What it added; empty if it had had its effect before.
+        run_id: The run that was current when it was decided.
+        position: Of the append in the store; `None` if nothing was appended.
+    """
+
+    events: tuple[WorkflowEvent, ...]
+    run_id: RunId
+    position: Position | None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One command that waits in a mailbox.
+
+    Attributes:
+        decide: Called with the aggregate and the present instant, perhaps more than once.
+        answer: Who waits for what comes of it; `None` for a fact, which is never given up.
+        run_id: Of a fact: dropped silently once that run is no longer current and open.
+        starts: It may begin a workflow that does not exist yet.
+        events: What it added when it was last decided.
+        refusal: Why it was refused when it was last decided.
+    """
+
+    decide: Decide
+    answer: "asyncio.Future[Committed] | None" = None
+    run_id: RunId | None = None
+    starts: bool = False
+    events: tuple[WorkflowEvent, ...] = ()
+    refusal: AionError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class QueryRequest:
+    """One question that waits in a mailbox; about the current run, or about `run_id`."""
+
+    ask: Callable[[CodeExecution], Any]
+    answer: "asyncio.Future[Any]"
+    run_id: RunId | None = None

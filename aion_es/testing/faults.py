@@ -1,0 +1,246 @@
+"""A store that fails when a test says so: appends that are refused, lost, unanswered or endless, and counted.
+
+Wrap any store, give the wrapper to `Engine.open` or to a repository, and say which appends go wrong::
+
+    store = FaultyStore(MemoryEventStore())
+    store.crash_after(3)                 # three appends succeed; then the process is as good as dead
+    async with Engine.open(store, workflows=[checkout]) as engine: ...
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from aion_es.errors import StoreClosedError, StoreError, StoreUnavailableError
+from aion_es.ids import StreamName
+from aion_es.store.port import (
+    START,
+    Appended,
+    Consumer,
+    ConsumerGroupSettings,
+    EventStore,
+    ExpectedRevision,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StoreLimits,
+    StreamMetadata,
+    Subscription,
+)
+
+Kind: TypeAlias = Literal["fail", "lose", "hang"]
+
+
+class CommittedAppend(NamedTuple):
+    """One append that is in the store, whether or not its caller was told.
+
+    Attributes:
+        stream: Where.
+        types: Type names of its events, in order.
+    """
+
+    stream: StreamName
+    types: tuple[str, ...]
+
+
+class _Fault(NamedTuple):
+    kind: Kind
+    first: int
+    last: float
+    error: Callable[[], StoreError]
+
+
+class FaultyStore:
+    """Passes everything on to `store`, except the appends that a test has spoiled. An `EventStore`.
+
+    Appends are numbered from 1 as they are called, retries included. Where several faults name the same
+    append, the one that was asked for last counts.
+
+    Attributes:
+        calls: Appends that were called so far.
+        committed: Appends that were committed through this wrapper, in order.
+        crashed: Set when an append was refused because of `crash_after`.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self.calls = 0
+        self.committed: list[CommittedAppend] = []
+        self.crashed = asyncio.Event()
+        self._store = store
+        self._faults: list[_Fault] = []
+        self._healed = asyncio.Event()
+
+    # ------------------------------------------------------------------------------- the faults
+
+    def fail(self, first: int | None = None, *, times: int | None = None) -> None:
+        """Refuse appends with `StoreUnavailableError`; nothing is written.
+
+        Args:
+            first: Number of the first that is refused. Default: the next.
+            times: How many; `None` for all until `heal`.
+        """
+        self._spoil(
+            "fail", first, times, lambda: StoreUnavailableError("injected: the store is away")
+        )
+
+    def lose_answer(self, first: int | None = None, *, times: int | None = None) -> None:
+        """Commit appends, and answer them with `StoreUnavailableError(outcome_unknown=True)`.
+
+        Args:
+            first: Number of the first whose answer is lost. Default: the next.
+            times: How many; `None` for all until `heal`.
+        """
+        self._spoil(
+            "lose", first, times, lambda: StoreUnavailableError("injected: no answer", True)
+        )
+
+    def hang(self, first: int | None = None, *, times: int | None = None) -> None:
+        """Let appends wait until `heal`; then they are made.
+
+        Args:
+            first: Number of the first that waits. Default: the next.
+            times: How many; `None` for all until `heal`.
+        """
+        self._spoil(
+            "hang", first, times, lambda: StoreUnavailableError("injected: no answer", True)
+        )
+
+    def crash_after(self, count: int) -> None:
+        """Let `count` more appends through; every later one is refused for ever with `StoreClosedError`.
+
+        So an engine can be left behind as a crash leaves it: nothing that it does afterwards is recorded.
+        """
+
+        def crash() -> StoreError:
+            self.crashed.set()
+            return StoreClosedError("injected: the process is as good as dead")
+
+        self._spoil("fail", self.calls + count + 1, None, crash)
+
+    def heal(self) -> None:
+        """Take back every fault, and let appends that hang go on."""
+        self._faults.clear()
+        self._healed.set()
+        self._healed = asyncio.Event()
+
+    def _spoil(
+        self, kind: Kind, first: int | None, times: int | None, error: Callable[[], StoreError]
+    ) -> None:
+        begin = self.calls + 1 if first is None else first
+        last = float("inf") if times is None else begin + times - 1
+        self._faults.append(_Fault(kind, begin, last, error))
+
+    def _fault_of(self, number: int) -> _Fault | None:
+        for fault in reversed(self._faults):
+            if fault.first <= number <= fault.last:
+                return fault
+        return None
+
+    # --------------------------------------------------------------------------------- the port
+
+    @property
+    def limits(self) -> StoreLimits:
+        """See `EventWriter`."""
+        return self._store.limits
+
+    async def append(
+        self, stream: StreamName, events: Sequence[NewEvent], expected: ExpectedRevision
+    ) -> Appended:
+        """See `EventWriter`; spoiled if a test said so."""
+        self.calls += 1
+        fault = self._fault_of(self.calls)
+        if fault is not None and fault.kind == "hang":
+            await self._healed.wait()
+        if fault is not None and fault.kind == "fail":
+            raise fault.error()
+        appended = await self._store.append(stream, events, expected)
+        self.committed.append(CommittedAppend(stream, tuple(event.type for event in events)))
+        if fault is not None and fault.kind == "lose":
+            raise fault.error()
+        return appended
+
+    def submit(
+        self, stream: StreamName, events: Sequence[NewEvent], expected: ExpectedRevision
+    ) -> "asyncio.Future[Appended]":
+        """See `EventWriter`; spoiled if a test said so."""
+        return asyncio.ensure_future(self.append(stream, tuple(events), expected))
+
+    def read(
+        self,
+        stream: StreamName,
+        *,
+        from_revision: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See `EventReader`."""
+        return self._store.read(
+            stream, from_revision=from_revision, backwards=backwards, limit=limit
+        )
+
+    def read_all(
+        self,
+        *,
+        from_position: Position = START,
+        prefix: str = "",
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See `EventReader`."""
+        return self._store.read_all(
+            from_position=from_position, prefix=prefix, backwards=backwards, limit=limit
+        )
+
+    async def head(self, stream: StreamName) -> int:
+        """See `EventReader`."""
+        return await self._store.head(stream)
+
+    async def end_position(self) -> Position:
+        """See `EventReader`."""
+        return await self._store.end_position()
+
+    def subscribe_all(self, *, from_position: Position = START, prefix: str = "") -> Subscription:
+        """See `EventSubscriber`."""
+        return self._store.subscribe_all(from_position=from_position, prefix=prefix)
+
+    def subscribe(self, stream: StreamName, *, from_revision: int = 0) -> Subscription:
+        """See `EventSubscriber`."""
+        return self._store.subscribe(stream, from_revision=from_revision)
+
+    async def create_consumer_group(
+        self, name: str, settings: ConsumerGroupSettings | None = None
+    ) -> None:
+        """See `CompetingConsumers`."""
+        await self._store.create_consumer_group(name, settings)
+
+    async def delete_consumer_group(self, name: str) -> None:
+        """See `CompetingConsumers`."""
+        await self._store.delete_consumer_group(name)
+
+    async def replay_parked(self, name: str) -> int:
+        """See `CompetingConsumers`."""
+        return await self._store.replay_parked(name)
+
+    def consume(self, name: str) -> Consumer:
+        """See `CompetingConsumers`."""
+        return self._store.consume(name)
+
+    async def metadata(self, stream: StreamName) -> StreamMetadata:
+        """See `EventStore`."""
+        return await self._store.metadata(stream)
+
+    async def set_metadata(self, stream: StreamName, metadata: StreamMetadata) -> None:
+        """See `EventStore`."""
+        await self._store.set_metadata(stream, metadata)
+
+    async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
+        """See `EventStore`."""
+        await self._store.delete(stream, expected)
+
+    async def health(self) -> None:
+        """See `EventStore`."""
+        await self._store.health()
+
+    async def aclose(self) -> None:
+        """See `EventStore`; closes the store that is wrapped."""
+        await self._store.aclose()
