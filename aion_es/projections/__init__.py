@@ -1,0 +1,31 @@
+"""What is known: the projection runner, its checkpoints, and the read model."""
+
+from aion_es.projections.pending_index import (
+    OpenVersion,
+    PendingChild,
+    PendingDeadline,
+    PendingSignal,
+    PendingTimer,
+    PendingWorkIndex,
+)
+from aion_es.projections.pending_work import PendingWorkProjection
+from aion_es.projections.projection import Projection
+from aion_es.projections.read_model import ReadModel
+from aion_es.projections.runner import ProjectionRunner, ProjectionStatus
+from aion_es.projections.visibility import VisibilityProjection, set_stuck
+
+__all__ = [
+    "OpenVersion",
+    "PendingChild",
+    "PendingDeadline",
+    "PendingSignal",
+    "PendingTimer",
+    "PendingWorkIndex",
+    "PendingWorkProjection",
+    "Projection",
+    "ProjectionRunner",
+    "ProjectionStatus",
+    "ReadModel",
+    "VisibilityProjection",
+    "set_stuck",
+]

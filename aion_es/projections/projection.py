@@ -1,0 +1,47 @@
+"""What a projection is: a name, a version, tables, and a handler that folds recorded events into rows."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from sqlalchemy import Connection, Table
+
+from aion_es.store.port import RecordedEvent
+
+
+class Projection(ABC):
+    """Rows that follow from events, and can be thrown away and made again.
+
+    Subclass it, name it, list its tables and fold. The runner commits the rows of a batch together with
+    the checkpoint, so `apply` sees every event exactly once in committed history: after a crash, or a
+    lost race with another process, the batch is rolled back whole and comes again.
+
+    Attributes:
+        name: Unique in a read model; part of the checkpoint, so never renamed.
+        version: Raise it when the rows would come out differently. The runner then empties the tables
+            and folds again from the first event.
+        wants: Event types that `apply` is given; `None` for all.
+        tables: What it owns. Made by the runner; dropped and made again when the version was raised.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    wants: ClassVar[frozenset[str] | None] = None
+    tables: ClassVar[Sequence[Table]]
+
+    @abstractmethod
+    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+        """Fold `batch` into the rows, on the read model's thread, inside its transaction.
+
+        Args:
+            connection: In a transaction that is neither to be committed nor rolled back here.
+            batch: In the store's order; possibly empty of what matters here.
+
+        Anything raised rolls the batch back and stops this projection only, until a retry succeeds.
+        """
+
+    def forget(self) -> None:  # noqa: B027 - most projections keep nothing in memory
+        """Drop what `apply` keeps in memory between batches; the next batch must be right without it.
+
+        Called when a transaction was rolled back, or when another process moved the checkpoint.
+        """
