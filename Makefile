@@ -1,0 +1,71 @@
+# What there is to do with this repository. Every target makes its own `.venv`; a second run is instant.
+#
+#   make demo                    orders that survive kill -9; ORDERS=path.csv takes your file
+#   make test                    every test, with the reason of each skip
+#   make check                   formatting, lint, types (mypy and pyright), import contracts
+#   make bench                   the measurements that need no peer, into benchmarks/latest.json
+#   make bench-peers             those against a peer, which gets its own virtual environment
+#   make docs                    the guides' code blocks and links
+#   make clean                   takes everything away that the targets made
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Tests that kill processes are slow and mostly wait; two workers keep two cores busy.
+WORKERS ?= 2
+
+.PHONY: help demo test check bench bench-peers docs clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+.venv/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "aion-es needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+		echo "Name another one: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; \
+		exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@touch $@
+
+# The demo needs the package, rich and typer: much less than the tests do.
+.venv/demo.stamp: .venv/python.stamp pyproject.toml
+	@echo "Installing what the demo needs into .venv, once …" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli]'
+	@touch $@
+
+# pip reads dependency groups from 25.1 on; what `venv` brings along is often older.
+.venv/dev.stamp: .venv/python.stamp pyproject.toml
+	@echo "Installing what development needs into .venv, once …" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@ .venv/demo.stamp
+
+demo: .venv/demo.stamp
+	@$(BIN)/python -m examples.order_fulfilment.demo $(if $(ORDERS),--orders "$(ORDERS)")
+
+test: .venv/dev.stamp
+	@$(BIN)/python -m pytest -rs -n $(WORKERS) --dist worksteal
+
+check: .venv/dev.stamp
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/dev.stamp
+	@$(BIN)/python -m benchmarks all
+
+bench-peers: .venv/dev.stamp
+	@$(BIN)/python -m benchmarks peers
+
+docs: .venv/dev.stamp
+	@$(BIN)/python -m pytest -rs tests/docs tests/architecture/test_architecture_names_tests.py
+
+clean:
+	rm -rf .venv .venvs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

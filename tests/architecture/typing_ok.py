@@ -1,0 +1,62 @@
+"""Right uses of every typed part of the API: both type checkers must accept each line."""
+
+import asyncio
+from typing import assert_type
+
+from aion_es import Context, Engine, WorkflowHandle, workflow
+from tests.architecture.typing_channels import (
+    Approval,
+    Order,
+    add_tax,
+    approval,
+    charge,
+    checkout,
+    customer,
+    heartbeat,
+    phase,
+    ping,
+    price_of,
+    stop,
+    tags,
+)
+
+
+@workflow
+async def everything(ctx: Context, order: Order) -> str:
+    """Use the context."""
+    prices = {"book": 1}
+    ctx.answer(phase, lambda: "charging")
+    ctx.answer(price_of, lambda item: prices[item])
+    ctx.set_attributes({customer: "ana", tags: ["vip"]})
+    handle: asyncio.Future[str] = ctx.run(charge, order)
+    assert_type(await handle, str)
+    assert_type(await ctx.run(add_tax, order.amount_cents), int)
+    assert_type(await ctx.run(ping), bool)
+    assert_type(await ctx.receive(approval), Approval)
+    assert_type(await ctx.receive(stop), None)
+    assert_type(await asyncio.gather(ctx.run(charge, order), ctx.run(ping)), tuple[str, bool])
+    print(
+        await ctx.receive(approval)
+    )  # where anything is taken, the type is inferred from the channel
+    async for message in ctx.signals(approval):
+        assert_type(message, Approval)
+        break
+    return "done"
+
+
+async def client(engine: Engine) -> None:
+    """Use the handles."""
+    order = Order("42", 999)
+    handle = await engine.start(checkout, order, id="order-42", attributes={customer: "ana"})
+    assert_type(handle, WorkflowHandle[str])
+    await handle.signal(approval, Approval("ana"))
+    await handle.signal(stop)
+    assert_type(await handle.query(phase), str)
+    assert_type(await handle.query(price_of, "book"), int)
+    print(await handle.query(phase), await handle.query(price_of, "book"))
+    assert_type(await handle.result(), str)
+    assert_type(await (await engine.start(heartbeat)).result(), int)
+    assert_type(engine.handle("order-42", checkout), WorkflowHandle[str])
+    assert_type(engine.handle("beat", heartbeat), WorkflowHandle[int])
+    both = await engine.signal_with_start(checkout, order, approval, Approval("ana"), id="order-43")
+    assert_type(await both.result(), str)
