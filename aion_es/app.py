@@ -19,7 +19,7 @@ from aion_es.engine.follower import Follower
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
-from aion_es.errors import VersionNotLoadedError
+from aion_es.errors import VersionNotLoadedError, WaitTimeoutError
 from aion_es.events.attributes import SearchAttribute
 from aion_es.ids import (
     DEFAULT_NAMESPACE,
@@ -35,11 +35,15 @@ from aion_es.store.url import open_store
 
 if TYPE_CHECKING:
     from aion_es.engine.recovery import Recovery
+    from aion_es.projections.projection import Projection
     from aion_es.projections.read_model import ReadModel
     from aion_es.projections.runner import ProjectionRunner
     from aion_es.visibility.query import Visibility
 
 _LOG: Final = logging.getLogger("aion_es")
+_PROJECTION_INTERVAL: Final = timedelta(milliseconds=100)
+"""While events stream in, rows are written so often: a short run then begins and ends within one batch, and
+is written once. Whoever waits for a position hurries it."""
 
 
 class Engine(WorkflowClient):
@@ -51,6 +55,8 @@ class Engine(WorkflowClient):
     Attributes:
         visibility: Lists, counts and finds runs by status, type, times and search attributes.
         registry: The open runs that this engine knows, with their residency.
+        projections: How far each projection is, and how to wait for it.
+        read_model: Where the rows of projections are, also of your own.
     """
 
     visibility: "Visibility"
@@ -64,6 +70,7 @@ class Engine(WorkflowClient):
         workflows: Iterable[Any] = (),
         activities: Iterable[Any] = (),
         search_attributes: Iterable[SearchAttribute[Any]] = (),
+        projections: "Iterable[Projection]" = (),
         namespace: str = DEFAULT_NAMESPACE,
         read_model: str | None = None,
         options: EngineOptions | None = None,
@@ -78,6 +85,7 @@ class Engine(WorkflowClient):
             workflows: Functions decorated with `@workflow`; several versions of a type side by side.
             activities: Functions decorated with `@activity`.
             search_attributes: Registered from the start. Others are registered when they are first used.
+            projections: Of your own; fed and checkpointed beside the built-in ones, in the same read model.
             namespace: `[a-z0-9_]{1,64}`: engines of different namespaces on one store never meet.
             read_model: URL of the read model. Default: a file beside the store's; in memory for a store that
                 was given open.
@@ -95,6 +103,7 @@ class Engine(WorkflowClient):
             url,
             Catalog(workflows, activities),
             AttributeSchema(*search_attributes),
+            tuple(projections),
             check_namespace(namespace),
             read_model if read_model is not None else _beside(url),
             options if options is not None else EngineOptions(),
@@ -110,6 +119,7 @@ class Engine(WorkflowClient):
         catalog: Catalog,
         schema: AttributeSchema,
         ids: IdSource,
+        read_model: "ReadModel",
         runner: "ProjectionRunner",
         visibility: "Visibility",
         recovery: "Recovery",
@@ -118,8 +128,9 @@ class Engine(WorkflowClient):
         self.store = store
         self.visibility = visibility
         self.registry = core.registry
+        self.read_model = read_model
+        self.projections = runner
         self._core = core
-        self._runner = runner
         self._recovery = recovery
 
     @property
@@ -136,10 +147,14 @@ class Engine(WorkflowClient):
         """Return when everything that earlier engines left behind has been taken up.
 
         Raises:
-            TimeoutError: Not within `timeout`; it goes on.
+            WaitTimeoutError: Not within `timeout`; it goes on.
         """
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            await self._recovery.done.wait()
+        seconds = None if timeout is None else timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._recovery.done.wait()
+        except TimeoutError as error:
+            raise WaitTimeoutError("recovery", seconds or 0.0) from error
 
 
 class OpeningEngine:
@@ -150,6 +165,7 @@ class OpeningEngine:
         url: str | EventStore,
         catalog: Catalog,
         schema: AttributeSchema,
+        projections: "tuple[Projection, ...]",
         namespace: str,
         read_model_url: str,
         options: EngineOptions,
@@ -159,6 +175,7 @@ class OpeningEngine:
         self._url = url
         self._catalog = catalog
         self._schema = schema
+        self._projections = projections
         self._namespace = namespace
         self._read_model_url = read_model_url
         self._options = options
@@ -191,8 +208,14 @@ class OpeningEngine:
         self._stack.push_async_callback(read_model.aclose)
         prefix = workflow_prefix(check_namespace(self._namespace))
         namespace = check_namespace(self._namespace)
-        projections = [PendingWorkProjection(namespace), VisibilityProjection(namespace)]
-        runner = ProjectionRunner(store, read_model, projections, prefix=prefix)
+        projections = [
+            PendingWorkProjection(namespace),
+            VisibilityProjection(namespace),
+            *self._projections,
+        ]
+        runner = ProjectionRunner(
+            store, read_model, projections, prefix=prefix, interval=_PROJECTION_INTERVAL
+        )
         await runner.prepare()
         visibility = Visibility(read_model, runner, self._schema)
         await visibility.learn_schema()
@@ -228,6 +251,7 @@ class OpeningEngine:
             self._catalog,
             self._schema,
             self._ids,
+            read_model,
             runner,
             visibility,
             recovery,

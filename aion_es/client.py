@@ -15,14 +15,14 @@ from aion_es.aggregates.lifecycle import OnConflict, Reuse, StartWorkflow
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.status import WorkflowStatus
 from aion_es.aggregates.workflow import Workflow
-from aion_es.authoring.channels import Query, Signal
+from aion_es.authoring.channels import Askable, Signal
 from aion_es.authoring.context import Context
 from aion_es.authoring.definitions import WorkflowDefinition, workflow_definition
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.execution import CodeExecution
 from aion_es.engine.limits import max_payload_bytes, require_size
 from aion_es.engine.registry import Completion
-from aion_es.engine.requests import Committed, Decide
+from aion_es.engine.requests import Committed
 from aion_es.errors import (
     InvalidArgumentError,
     WaitTimeoutError,
@@ -55,6 +55,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 Attributes = Mapping[SearchAttribute[Any] | str, Any]
+Decide = Callable[[Workflow, datetime], object]
 
 
 class Gateway(Protocol):
@@ -243,10 +244,10 @@ class WorkflowHandle(Generic[O]):
         await self._do(lambda w, at: w.receive_signal(message, run_id=self._pinned, at=at))
 
     @overload
-    async def query(self, query: Query[R, None], /) -> R: ...
+    async def query(self, query: Askable[R, None], /) -> R: ...
     @overload
-    async def query(self, query: Query[R, A], argument: A, /) -> R: ...
-    async def query(self, query: Query[Any, Any], argument: Any = None, /) -> Any:
+    async def query(self, query: Askable[R, A], argument: A, /) -> R: ...
+    async def query(self, query: Askable[Any, Any], argument: Any = None, /) -> Any:
         """Ask the workflow's code, between two of its steps; nothing is recorded.
 
         A suspended run is brought back for it, a closed one answers from its history.

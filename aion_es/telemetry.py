@@ -3,7 +3,7 @@
 Only the API is used. Without an SDK in the program every call here costs a fraction of a microsecond.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Final
 
 from opentelemetry import trace
@@ -19,16 +19,13 @@ def traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-def span(name: str, subject: str, **attributes: int | str) -> AbstractContextManager[object]:
-    """Return a span `{name} {subject}` to run a block in; nothing at all where no SDK is installed.
+def is_recording() -> bool:
+    """Return whether the program has installed an SDK; asked once per engine, since the answer is dear."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
-    An exception is recorded on the span and goes on.
-    """
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return _NO_SPAN
+
+def span(name: str, subject: str, **attributes: int | str) -> AbstractContextManager[object]:
+    """Return a span `{name} {subject}` to run a block in; an exception is recorded on it and goes on."""
     return _TRACER.start_as_current_span(
         f"{name} {subject}", attributes={f"aion.{key}": value for key, value in attributes.items()}
     )
-
-
-_NO_SPAN: Final = nullcontext()

@@ -4,7 +4,7 @@ A channel is declared once and shared by sender and receiver, so that a type che
 """
 
 import builtins
-from typing import Any, Final, Generic, overload
+from typing import Any, Final, Generic, Protocol, overload
 
 from typing_extensions import TypeVar
 
@@ -14,6 +14,39 @@ from aion_es.payload import Payload, decoder, encoder, inline
 T = TypeVar("T", default=None)
 R = TypeVar("R")
 A = TypeVar("A", default=None)
+T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+class Readable(Protocol[T_co]):
+    """A `Signal` as its receiver sees it. What is received may be used as anything wider; what is sent may not."""
+
+    @property
+    def name(self) -> str:
+        """In the history."""
+        ...
+
+    def read(self, payload: Payload) -> T_co:
+        """Return the value that was sent."""
+        ...
+
+
+class Askable(Protocol[R_co, A_contra]):
+    """A `Query` as its asker sees it; see `Readable`."""
+
+    @property
+    def name(self) -> str:
+        """What it is asked by."""
+        ...
+
+    def copy_argument(self, value: A_contra) -> object:
+        """Return the argument as the workflow will see it."""
+        ...
+
+    def copy_result(self, value: object) -> R_co:
+        """Return the answer as the asker will see it."""
+        ...
 
 
 class Signal(Generic[T]):

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, overload
 
 from typing_extensions import Unpack
 
-from aion_es.authoring.channels import Query, Signal
+from aion_es.authoring.channels import Query, Readable
 from aion_es.authoring.definitions import (
     ActivityDefinition,
     ActivityOptions,
@@ -223,7 +223,7 @@ class Context:
 
     # ---------------------------------------------------------------------------- signals
 
-    async def receive(self, signal: Signal[T]) -> T:
+    async def receive(self, signal: Readable[T]) -> T:
         """Return the next signal of this channel, in the order of arrival, waiting for it if need be.
 
         A signal that came before anybody waited for it is kept, also across continue-as-new.
@@ -233,7 +233,7 @@ class Context:
         """
         return signal.read(await self._runtime.next_signal(signal.name))
 
-    async def signals(self, signal: Signal[T]) -> AsyncIterator[T]:
+    async def signals(self, signal: Readable[T]) -> AsyncIterator[T]:
         """Yield the channel's signals for ever, in the order of arrival."""
         while True:
             yield await self.receive(signal)

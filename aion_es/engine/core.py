@@ -145,7 +145,10 @@ class EngineCore:
     def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
         """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
         process = self._process(workflow_id)
-        process.reclaim = process.reclaim or reclaim
+        if reclaim and process.workflow is not None:
+            self.effects.loaded(process, reclaim=True)  # somebody's command had it read already
+        else:
+            process.reclaim |= reclaim
         process.wake()
         self.schedule(process)
 

@@ -7,6 +7,7 @@ run's aggregate, which decides whether it still counts.
 
 import asyncio
 import contextvars
+from collections.abc import Coroutine
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,7 @@ from aion_es.engine.limits import require_size
 from aion_es.engine.requests import Decide
 from aion_es.ids import ActivityId, RunId, WorkflowId
 from aion_es.payload import Payload
-from aion_es.telemetry import span
+from aion_es.telemetry import is_recording, span
 
 
 class AttemptKey(NamedTuple):
@@ -85,6 +86,7 @@ class Dispatcher:
         self._processes: ProcessPoolExecutor | None = None
         self._running: dict[AttemptKey, _Attempt] = {}
         self._closing = False
+        self._traced = is_recording()
         self.executed = 0
 
     def __len__(self) -> int:
@@ -196,11 +198,14 @@ class Dispatcher:
         argument = definition.signature.read_input(activity.input)
         limit = activity.timeouts.start_to_close or self._default_start_to_close
         RUNNING.set(attempt.running)  # in this task's own context: nobody else sees it
-        with span("aion.activity", definition.type, attempt=attempt.number):
-            if limit is None:
-                value = await self._call(definition, argument)
-            else:
-                value = await _bounded(self._call(definition, argument), limit)
+        call = self._call(definition, argument)
+        if limit is not None:
+            call = _bounded(call, limit)
+        if self._traced:
+            with span("aion.activity", definition.type, attempt=attempt.number):
+                value = await call
+        else:
+            value = await call
         payload = definition.signature.write_result(value)
         require_size(payload, self._max_result_bytes, f"result of {definition.signature.where}")
         return payload
@@ -227,7 +232,7 @@ class _StartToCloseTimeoutError(TimeoutError):
     """Our own bound passed, as opposed to a TimeoutError of the activity's."""
 
 
-async def _bounded(call: Any, limit: timedelta) -> Any:
+async def _bounded(call: Coroutine[Any, Any, Any], limit: timedelta) -> Any:
     bound = asyncio.timeout(limit.total_seconds())
     try:
         async with bound:

@@ -275,10 +275,14 @@ for _name in dir(asyncio.AbstractEventLoop):
     if not _name.startswith("_") and _name not in vars(WorkflowLoop):
         setattr(WorkflowLoop, _name, _refuse(_name))
 
-# From 3.12 on a task may only be stepped while no other is being stepped, whichever loop it is on.
+# From 3.14 on a task may only be stepped while no other is being stepped, whichever loop it is on.
 _swap_current_task: Final[Callable[[Any, Any], Any] | None] = (
-    getattr(asyncio.tasks, "_swap_current_task", None) if sys.version_info >= (3, 12) else None
+    getattr(asyncio.tasks, "_swap_current_task", None) if sys.version_info >= (3, 14) else None
 )
+
+
+def _has_current_task(loop: asyncio.AbstractEventLoop | None) -> bool:
+    return loop is not None and asyncio.current_task(loop) is not None
 
 
 class _AsRunningLoop:
@@ -296,7 +300,7 @@ class _AsRunningLoop:
 
     def __enter__(self) -> None:
         self._outer = events._get_running_loop()  # noqa: SLF001 - nesting loops is what we are here for
-        if _swap_current_task is not None and self._outer is not None:
+        if _swap_current_task is not None and _has_current_task(self._outer):
             self._task = _swap_current_task(self._outer, None)
         events._set_running_loop(self._loop)  # noqa: SLF001 - see above
 

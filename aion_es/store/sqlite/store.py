@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -432,11 +432,16 @@ def _checked_size(stream: StreamName, events: Sequence[NewEvent]) -> int:
         size = event.size
         if size > LIMITS.max_event_bytes:
             raise AppendTooLargeError(size, LIMITS.max_event_bytes)
-        _check_name("type", event.type)
+        _check_type(event.type)
         total += size
     if total > LIMITS.max_append_bytes:
         raise AppendTooLargeError(total, LIMITS.max_append_bytes)
     return total
+
+
+@lru_cache(maxsize=512)  # types are few, and every event has one
+def _check_type(name: str) -> None:
+    _check_name("type", name)
 
 
 def _check_prefix(prefix: str) -> None:
