@@ -19,7 +19,7 @@ from aion_es.engine.follower import Follower
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
-from aion_es.errors import VersionNotLoadedError, WaitTimeoutError
+from aion_es.errors import StoreError, VersionNotLoadedError, WaitTimeoutError
 from aion_es.events.attributes import SearchAttribute
 from aion_es.ids import (
     DEFAULT_NAMESPACE,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aion_es.projections.projection import Projection
     from aion_es.projections.read_model import ReadModel
     from aion_es.projections.runner import ProjectionRunner
+    from aion_es.projections.workers import Workers
     from aion_es.visibility.query import Visibility
 
 _LOG: Final = logging.getLogger("aion_es")
@@ -201,6 +202,7 @@ class OpeningEngine:
         from aion_es.projections.read_model import ReadModel
         from aion_es.projections.runner import ProjectionRunner
         from aion_es.projections.visibility import VisibilityProjection
+        from aion_es.projections.workers import Workers
         from aion_es.visibility.query import Visibility
 
         store = await self._opened_store()
@@ -218,7 +220,7 @@ class OpeningEngine:
         )
         await runner.prepare()
         visibility = Visibility(read_model, runner, self._schema)
-        await visibility.learn_schema()
+        await visibility.attributes.publish()
         repository = WorkflowRepository(
             store, namespace=namespace, schema=self._schema, ids=self._ids
         )
@@ -239,10 +241,19 @@ class OpeningEngine:
         )
         follower = Follower(store, core, core.registry, prefix)
         core.on_stuck = _StuckRecorder(read_model, self._group)
+        workers = Workers(read_model, SystemClock())
+        core.effects.others = await workers.announce(core.worker)
+        self._stack.push_async_callback(_left, workers, core.worker)
         recovery = Recovery(
             core, store, runner, PendingWorkIndex(read_model), self._catalog, self._clock
         )
-        for job in (runner.run(), follower.run(end), core.timers.run(), recovery.run(end)):
+        for job in (
+            runner.run(),
+            follower.run(end),
+            core.timers.run(),
+            recovery.run(end),
+            _stay_announced(workers, core),
+        ):
             self._background.append(self._group.create_task(job))
         return Engine(
             core,
@@ -287,6 +298,25 @@ class OpeningEngine:
             await self._group.__aexit__(None, None, None)
 
 
+async def _stay_announced(workers: "Workers", core: EngineCore) -> None:
+    """Say for as long as the engine is open that it is alive, and hear who else is."""
+    from aion_es.projections.workers import HEARTBEAT
+
+    while True:
+        await asyncio.sleep(HEARTBEAT.total_seconds())
+        try:
+            core.effects.others = await workers.announce(core.worker)
+        except StoreError as error:
+            _LOG.warning("the other engines on this read model are not known: %s", error)
+
+
+async def _left(workers: "Workers", worker: str) -> None:
+    try:
+        await workers.leave(worker)
+    except StoreError as error:
+        _LOG.warning("leaving could not be noted, and shows after a while by itself: %s", error)
+
+
 class _StuckRecorder:
     """Notes in the read model which runs are stuck and why; operational state, not history."""
 
@@ -310,11 +340,17 @@ class _StuckRecorder:
 
 
 def _beside(url: str | EventStore) -> str:
-    """Return the URL of the read model that belongs to a store: `aion.db` has `aion.readmodel.db`."""
+    """Return the URL of the read model that belongs to a store: `aion.db` has `aion.readmodel.db`.
+
+    A server's is a file of that name in the working directory: engines of different servers or namespaces
+    need directories of their own, or `read_model=`.
+    """
     if not isinstance(url, str):
         return "sqlite://"
     base = url.partition("?")[0]
     scheme, _, path = base.partition("://")
+    if scheme.partition("+")[0] in {"esdb", "kurrentdb"}:
+        return "sqlite:///aion.readmodel.db"
     if scheme != "sqlite" or path in {"", "/", "/:memory:"}:
         return "sqlite://"
     stem, dot, extension = path.rpartition(".")

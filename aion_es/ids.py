@@ -113,10 +113,11 @@ def deterministic_event_id(stream: StreamName, command_id: str, ordinal: int) ->
     made = uuid.UUID.__new__(uuid.UUID)
     # What UUID(bytes=…) does after checking bytes that need no check; every recorded event pays for it.
     _set_int(made, uuid_utils.uuid5(_EVENT_NAMESPACE, text).int)
-    _set_safe(made, uuid.SafeUUID.unknown)
+    _set_safe(made, _UNKNOWN)
     return made
 
 
+_UNKNOWN = uuid.SafeUUID.unknown  # looking it up in the enum costs as much as all the rest
 _set_int = uuid.UUID.__dict__["int"].__set__
 _set_safe = uuid.UUID.__dict__["is_safe"].__set__
 _EVENT_NAMESPACE: Final = uuid_utils.UUID("6f2c1d0a-54b7-5f0e-9a55-8a1f6a0e7c31")

@@ -2,15 +2,20 @@
 
 import uuid
 from datetime import datetime
+from typing import Final
 
 from aion_es.aggregates.guards import require_open, require_run
 from aion_es.aggregates.state import WorkflowState
 from aion_es.errors import ContinueAsNewError, PendingWorkError, WorkflowTypeNotFoundError
 from aion_es.events.workflow import WorkflowContinuedAsNew, WorkflowEvent, WorkflowStarted
-from aion_es.ids import RunId
+from aion_es.ids import RunId, SignalId
 from aion_es.payload import Payload
 
 _SUCCESSORS = uuid.UUID("3f1d8c5e-1f0b-5c43-8a39-5f6f1e0c7a52")
+
+MAX_READ_SIGNALS: Final = 128
+"""How many ids of read signals a run hands on. A signal is sent again within seconds of the first time, if at all;
+so many ids cost less than 5 KiB in each run of a chain."""
 
 
 def successor_of(run_id: RunId) -> RunId:
@@ -72,7 +77,13 @@ def _successor(
         execution_deadline=state.execution_deadline,
         attributes=dict(state.attributes),
         carried_signals=tuple(state.unread_signals.values()),
+        read_signals=_read_signals(state),
         request_id=state.request_id,
         memo=state.memo,
         code_hash=code_hash,
     )
+
+
+def _read_signals(state: WorkflowState) -> tuple[SignalId, ...]:
+    read = [signal_id for signal_id in state.signal_ids if signal_id not in state.unread_signals]
+    return tuple(read[-MAX_READ_SIGNALS:])

@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Event)
 A = TypeVar("A", bound=Aggregate[Any])
 
-FIRST_PAGE: Final = 64
-"""Events in the first page of a backward read; most runs are shorter."""
+FIRST_PAGE: Final = 8
+"""Events in the first page of a backward read: a run that has just continued as new is no longer."""
 LARGEST_PAGE: Final = 1024
 
 
@@ -179,7 +179,7 @@ class Repository(ABC, Generic[A, E]):
             if len(page) < limit or page[-1].revision == 0:
                 return
             before = page[-1].revision - 1
-            limit = min(limit * 2, LARGEST_PAGE)
+            limit = min(limit * 8, LARGEST_PAGE)
 
     async def _extend(self, stream: StreamName, history: list[Envelope[E]]) -> None:
         """Read what is new since `history` was, and only that."""

@@ -145,10 +145,7 @@ class EngineCore:
     def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
         """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
         process = self._process(workflow_id)
-        if reclaim and process.workflow is not None:
-            self.effects.loaded(process, reclaim=True)  # somebody's command had it read already
-        else:
-            process.reclaim |= reclaim
+        process.reclaim |= reclaim
         process.wake()
         self.schedule(process)
 
@@ -197,14 +194,21 @@ class EngineCore:
         self._busy += 1
         if process.is_ready:
             self._loop.call_soon(process.take_turn)
-        else:
-            self._driving[process.workflow_id] = self._group.create_task(self._drive(process))
+            return
+        driving = self._drive(process)
+        try:
+            self._driving[process.workflow_id] = self._group.create_task(driving)
+        except RuntimeError:  # the group is being torn down: by the program, or an error of ours
+            driving.close()
+            self._closing = self._given_up = True
+            process.refuse_all(EngineClosedError())
+            self.turned(process)
 
     def turned(self, process: RunProcess) -> None:
         """See `Host`."""
         process.busy = False
         self._busy -= 1
-        if process.has_work and not (self._closing and self._given_up):
+        if process.has_work and not self._given_up:
             self.schedule(process)
         elif not process.is_open:
             process.forget()
@@ -326,7 +330,7 @@ class EngineCore:
         _LOG.error("workflow %s is stuck: %s", process.workflow_id, process.stuck_reason)
         delay = min(_STUCK_FIRST * 2 ** min(process.stuck_count - 1, 16), _STUCK_LAST)
         workflow_id = process.workflow_id
-        self.timers.add(key, self.clock.now() + delay, lambda: self.wake(workflow_id))
+        self.timers.add_after(key, delay, lambda: self.wake(workflow_id))
 
     # ------------------------------------------------------------------------------- the end
 

@@ -7,6 +7,7 @@ run's aggregate, which decides whether it still counts.
 
 import asyncio
 import contextvars
+from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class Outbox(Protocol):
 
     def post_fact(self, workflow_id: WorkflowId, run_id: RunId, decide: Decide) -> None:
         """Record a fact about this run, for certain, unless the run has closed meanwhile."""
+        ...
+
+    def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
+        """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
         ...
 
 
@@ -78,7 +83,8 @@ class Dispatcher:
         self._outbox = outbox
         self._group = group
         self._worker = worker
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._free = max_concurrent
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._default_start_to_close = start_to_close
         self._max_result_bytes = max_result_bytes
         self._max_threads = max_concurrent
@@ -98,7 +104,7 @@ class Dispatcher:
 
     def has_room(self) -> bool:
         """Return whether an attempt that is dispatched now begins at once."""
-        return not self._slots.locked()
+        return self._free > 0
 
     def dispatch(
         self, key: AttemptKey, workflow_type: str, activity: ActivityState, number: int
@@ -150,10 +156,16 @@ class Dispatcher:
     async def _run(self, key: AttemptKey, attempt: _Attempt, activity: ActivityState) -> None:
         number, worker = attempt.number, self._worker
         try:
-            async with self._slots:
+            if self._free > 0:
+                self._free -= 1
+            else:
+                await self._wait_for_slot()
+            try:
                 attempt.started = True
                 self.executed += 1
                 result = await self._attempt(attempt, activity)
+            finally:
+                self._give_slot()
         except asyncio.CancelledError:
             del self._running[key]
             if attempt.cancel_asked:
@@ -179,6 +191,25 @@ class Dispatcher:
                     key.activity_id, number, result, worker=worker, at=at
                 ),
             )
+
+    async def _wait_for_slot(self) -> None:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled():
+                self._give_slot()  # it came, and is not needed any more
+            raise
+
+    def _give_slot(self) -> None:
+        """Hand a slot to who has waited for one the longest, or back."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+        self._free += 1
 
     def _fail(
         self, key: AttemptKey, number: int, error: Exception, activity: ActivityState

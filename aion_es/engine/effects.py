@@ -5,7 +5,7 @@ that has a consequence sends it back as a command, through the outbox.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from aion_es.aggregates.aggregate import Pending
@@ -32,6 +32,8 @@ from aion_es.ids import ActivityId, RunId, TimerId, WorkflowId
 
 WORKER_LOST: Final = "WorkerLost"
 """Error type of an attempt whose process died before it had an outcome."""
+_LOOK_AGAIN: Final = timedelta(seconds=10)
+"""After this long it is seen again whether what another engine was doing is still its to do."""
 
 
 class Effects:
@@ -39,6 +41,7 @@ class Effects:
 
     Attributes:
         horizon: Timers due beyond it are not held in memory; `None` holds all.
+        others: Workers of other engines that are alive: what they do is not taken up.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Effects:
         worker: str,
     ) -> None:
         self.horizon: datetime | None = None
+        self.others: frozenset[str] = frozenset()
+        self._left_to_others: set[AttemptKey] = set()
         self._dispatcher = dispatcher
         self._timers = timers
         self._registry = registry
@@ -185,6 +190,14 @@ class Effects:
         """Take up an activity that some engine, perhaps this one, left behind."""
         if self._dispatcher.is_running(AttemptKey(state.workflow_id, state.run_id, activity_id)):
             return
+        if self._is_anothers(state, activity_id, activity):
+            workflow_id = state.workflow_id
+            self._timers.add_after(
+                ("reclaim", workflow_id),
+                _LOOK_AGAIN,
+                lambda: self._outbox.wake(workflow_id, reclaim=True),
+            )
+            return
         if activity.phase == "scheduled":
             self._start_attempt(state.workflow_id, state.run_id, activity_id, activity.attempt + 1)
             return
@@ -201,6 +214,20 @@ class Effects:
                 workflow.fail_activity(activity_id, number, lost, at=at)
 
         self._outbox.post_fact(state.workflow_id, state.run_id, lose)
+
+    def _is_anothers(
+        self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
+    ) -> bool:
+        """Whether an engine that is alive runs the activity, or, as far as one can tell, is about to."""
+        if activity.phase == "started":
+            return activity.worker in self.others
+        # Who scheduled it is not recorded: leave it to the others once, not for ever.
+        key = AttemptKey(state.workflow_id, state.run_id, activity_id)
+        if not self.others or key in self._left_to_others:
+            self._left_to_others.discard(key)
+            return False
+        self._left_to_others.add(key)
+        return True
 
     def _arm_retry(
         self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState

@@ -89,9 +89,22 @@ class Follower:
                 self._processes.wake(workflow_id)
 
     def _hear_terminal(self, workflow_id: WorkflowId, event: RecordedEvent) -> None:
+        """Tell those who wait for a run how it ended, unless its process did so when it recorded or read it.
+
+        A process that reads finds the current run only: of a run that was succeeded elsewhere those who
+        wait learn here.
+        """
+        process = self._processes.find(workflow_id)
+        known = None if process is None else process.workflow
+        if (
+            known is not None
+            and known.exists
+            and known.state.started_revision <= event.revision <= known.revision
+        ):
+            return
         run_id = decode_metadata(event).run_id
-        if run_id is None or self._processes.find(workflow_id) is not None:
-            return  # a process tells those who wait itself, when it has read it
+        if run_id is None:
+            return
         if self._registry.find_completion(workflow_id, run_id) is not None:
             self._registry.tell(workflow_id, run_id, cast("TerminalEvent", decode(event)))
         self._registry.remove(workflow_id, run_id)

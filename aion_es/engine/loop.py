@@ -87,7 +87,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._timers = timers
         self._ready: deque[asyncio.Handle] = deque()
         self._births = itertools.count(salt)
-        self._tasks: weakref.WeakSet[WorkflowTask[Any]] = weakref.WeakSet()
+        self._tasks: list[weakref.ref[WorkflowTask[Any]]] = []
+        self._prune_at = 64
         self._now = _EPOCH
         self._closed = False
 
@@ -214,7 +215,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             coro.close()
             raise EvictedError
         task = WorkflowTask[Any](coro, loop=self, **options)
-        self._tasks.add(task)
+        self._tasks.append(weakref.ref(task))
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [known for known in self._tasks if _is_alive(known)]
+            self._prune_at = max(64, 2 * len(self._tasks))
         return task
 
     def get_debug(self) -> bool:
@@ -237,8 +241,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._closed = True
         self._ready.clear()
         with _AsRunningLoop(self):
-            for task in sorted(self._tasks, key=hash):
-                if not task.done():
+            for known in self._tasks:
+                task = known()
+                if task is not None and not task.done():
                     _unwind(task.get_coro())
         self._tasks.clear()
 
@@ -252,6 +257,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Do the same."""
         self.call_exception_handler(context)
+
+
+def _is_alive(known: "weakref.ref[WorkflowTask[Any]]") -> bool:
+    task = known()
+    return task is not None and not task.done()
 
 
 def _unwind(coro: Any) -> None:

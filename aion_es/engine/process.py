@@ -14,7 +14,6 @@ or tried again, is done by `drive`, in a task.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +34,7 @@ from aion_es.errors import (
     ConcurrencyConflictError,
     DomainError,
     QueryFailedError,
+    StoreUnavailableError,
 )
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import WorkflowEvent, WorkflowStarted
@@ -108,6 +108,7 @@ class _Turn:
         items: What it settles.
         batch: What it adds, in order.
         appends: The same, ready for the store: one append, or more if it is too large for one.
+        is_unsure: An append of it may have been made although its answer was lost.
     """
 
     items: list[Request | QueryRequest]
@@ -115,6 +116,7 @@ class _Turn:
     at: datetime
     batch: list[Pending[WorkflowEvent]]
     appends: list[PreparedAppend]
+    is_unsure: bool = False
 
 
 class RunProcess:
@@ -139,9 +141,10 @@ class RunProcess:
         self.reclaim = False
         self.busy = False
         self._host = host
-        self._inbox: deque[Request | QueryRequest] = deque()
+        self._inbox: list[Request | QueryRequest] = []
         self._heard = -1  # the highest revision that is known of, from whatever source
         self._wake = False  # the code may have something to do although the mailbox is empty
+        self._open: _Turn | None = None  # derived, and its append not answered
         self._without_code = False  # facts are recorded, the code is left out
         self._last_at: datetime | None = None
         # Read, and not yet replayed by the code.
@@ -158,7 +161,7 @@ class RunProcess:
     def wake(self) -> None:
         """Let the code look at its history, even if the mailbox is empty; a stuck run tries again."""
         self._wake = True
-        if self.stuck_reason is not None:
+        if self.stuck_reason is not None and self._open is None and not self.busy:
             self.forget()
 
     def heard_of(self, revision: int) -> None:
@@ -168,7 +171,7 @@ class RunProcess:
     @property
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
-        return bool(self._inbox) or self._wake or self._is_behind
+        return bool(self._inbox) or self._wake or self._open is not None or self._is_behind
 
     @property
     def _is_behind(self) -> bool:
@@ -182,6 +185,7 @@ class RunProcess:
     def forget(self) -> None:
         """Drop aggregate and code; they come back from the history."""
         self._drop_code()
+        self._open = None
         if self.workflow is not None:
             self._heard = max(self._heard, self.workflow.revision)
         self.workflow = None
@@ -195,11 +199,18 @@ class RunProcess:
 
     def refuse_all(self, error: Exception) -> None:
         """Tell everybody who waits here that nothing will come of it; facts stay in the mailbox."""
-        facts = [item for item in self._inbox if item.answer is None]
+        turn = self._open
+        if turn is not None and any(item.answer is not None for item in turn.items):
+            # It must not be appended after all, later, when those who asked have been told otherwise.
+            if turn.is_unsure and isinstance(error, StoreUnavailableError):
+                error = StoreUnavailableError(error.reason, outcome_unknown=True)
+            self.reclaim = True
+            self._retreat(turn.items)
+        facts: list[Request | QueryRequest] = [i for i in self._inbox if i.answer is None]
         for item in self._inbox:
             if item.answer is not None and not item.answer.done():
                 item.answer.set_exception(error)
-        self._inbox = deque(facts)
+        self._inbox = facts
 
     # --------------------------------------------------------------------------------- turns
 
@@ -221,7 +232,7 @@ class RunProcess:
 
     def _append(self, turn: _Turn) -> None:
         if turn.appends:
-            answer = self._host.repository.submit(turn.appends.pop(0))
+            answer = self._host.repository.submit(turn.appends[0])
             answer.add_done_callback(lambda answer: self._appended(turn, answer))
         else:
             self._conclude(turn, None)
@@ -230,10 +241,14 @@ class RunProcess:
     def _appended(self, turn: _Turn, answer: "asyncio.Future[Appended]") -> None:
         try:
             appended = answer.result()
+            del turn.appends[0]
             if turn.appends:
                 self._append(turn)
                 return
             self._conclude(turn, appended)
+        except StoreUnavailableError as error:
+            turn.is_unsure |= error.outcome_unknown
+            self._open = turn
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see take_turn
             self.reclaim |= not isinstance(error, ConcurrencyConflictError)
             self._retreat(turn.items)
@@ -243,13 +258,21 @@ class RunProcess:
         """Take turns, reading what must be read, until there is nothing to do.
 
         Raises:
-            OperationalError: The store is away, or its history cannot be read. The process has forgotten;
-                everything is back in its mailbox, and it can be driven again.
+            StoreUnavailableError: The store is away. What was to be appended will be appended again, with
+                the same ids, when it is driven again: the store knows it, should it have it already.
+            StoreError: The history cannot be read. The process has forgotten; everything is back in its
+                mailbox, and it can be driven again.
         """
         while self.has_work:
-            items = self._take_items()
+            items = self._take_items() if self._open is None else self._open.items
             try:
                 await self._settle(items)
+            except StoreUnavailableError as error:
+                if self._open is None:
+                    self._retreat(items)
+                else:
+                    self._open.is_unsure |= error.outcome_unknown
+                raise
             except BaseException:
                 self.reclaim = True
                 self._retreat(items)
@@ -257,21 +280,18 @@ class RunProcess:
 
     def _take_items(self) -> list[Request | QueryRequest]:
         self._wake = False
-        if (
-            self._begins_unread
-        ):  # what comes after the start must not be decided on an unread history
-            return [self._inbox.popleft()]
-        items = list(self._inbox)
-        self._inbox.clear()
+        if self._begins_unread:
+            # What comes after the start must not be decided on a history that was not read.
+            return [self._inbox.pop(0)]
+        items, self._inbox = self._inbox, []
         return items
 
     def _retreat(self, items: list[Request | QueryRequest]) -> None:
         """Put back what a turn has not settled, and forget: the next turn reads what is true."""
         self.forget()
         self._wake = True
-        self._inbox.extendleft(
-            item for item in reversed(items) if item.answer is None or not item.answer.done()
-        )
+        unsettled = [item for item in items if item.answer is None or not item.answer.done()]
+        self._inbox = unsettled + self._inbox
 
     async def _settle(self, items: list[Request | QueryRequest]) -> None:
         """Take a turn, anew after every conflict; split it if its events are refused for what they hold."""
@@ -317,14 +337,23 @@ class RunProcess:
         self._is_stuck(error)
 
     async def _turn(self, items: list[Request | QueryRequest]) -> None:
-        turn = self._derive(await self._up_to_date(), items)
+        turn = self._open
+        if turn is None:
+            turn = self._open = self._derive(await self._up_to_date(), items)
         appended = None
-        for append in turn.appends:
-            appended = await self._host.repository.submit(append)
+        while turn.appends:
+            appended = await self._host.repository.submit(turn.appends[0])
+            del turn.appends[0]
+        self._open = None
         self._conclude(turn, appended)
 
     def _derive(self, workflow: Workflow, items: list[Request | QueryRequest]) -> _Turn:
         """Decide what waits, let the code react, and return the one append that records all of it."""
+        if self.reclaim and workflow.revision >= 0:
+            # Somebody's command had it read before this was asked for. Here nothing is under way: what was
+            # recorded is running, or its outcome is in the mailbox, and only the rest is anybody's to take up.
+            self.reclaim = False
+            self._host.loaded(self, reclaim=True)
         at = self._now()
         self._ensure_code(workflow)
         self._record_commands(workflow, at)
@@ -360,7 +389,7 @@ class RunProcess:
         """Whether the next turn needs nothing that is not in memory."""
         if self.workflow is None:
             return self._begins_unread
-        return not self._is_behind and self._history is None
+        return self._open is None and self._history is None and not self._is_behind
 
     @property
     def _begins_unread(self) -> bool:

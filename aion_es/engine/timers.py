@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Hashable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aion_es.clock import SleepingClock
 
@@ -37,6 +37,10 @@ class TimerService:
         heapq.heappush(self._heap, (due_at, next(self._order), key, fire))
         if self._heap[0][2] == key:
             self._earlier.set()
+
+    def add_after(self, key: Hashable, delay: timedelta, fire: Callable[[], None]) -> None:
+        """Call `fire` after `delay`; see `add`."""
+        self.add(key, self._clock.now() + delay, fire)
 
     def discard(self, key: Hashable) -> None:
         """Forget what is held under this key, if anything is."""

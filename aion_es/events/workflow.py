@@ -43,6 +43,8 @@ class WorkflowStarted(Event):
         execution_deadline: From here on the chain is timed out.
         attributes: Search attributes, handed over by the predecessor or given at the start.
         carried_signals: Signals that the predecessor received and did not read.
+        read_signals: Ids of the newest signals that were read before, so that one of them that is sent again
+            is known again; see `MAX_READ_SIGNALS`.
         request_id: Makes starting idempotent: the same request gives the same run.
         memo: Anything the starter wants to keep beside the run.
         code_hash: Content hash of the code's source, for information only.
@@ -61,6 +63,7 @@ class WorkflowStarted(Event):
     execution_deadline: Instant | None = None
     attributes: dict[str, AttributeValue] = Field(default_factory=dict)
     carried_signals: tuple[SignalMessage, ...] = ()
+    read_signals: tuple[SignalId, ...] = ()
     request_id: str | None = None
     memo: Payload | None = None
     code_hash: str | None = None

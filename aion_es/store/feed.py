@@ -21,7 +21,7 @@ from aion_es.store.port import (
     SubscriptionMessage,
 )
 
-MAX_BUFFERED: Final = 8192
+MAX_BUFFERED: Final = 65_536
 """Events that wait for one subscriber before it is sent back to reading from the store."""
 MAX_BUFFERED_BYTES: Final = 64 * 1024 * 1024
 """The same, in bytes of the commits that they came with."""

@@ -118,6 +118,7 @@ FULL: Final[Sequence[Event]] = (
         execution_deadline=NOON + timedelta(days=1),
         attributes=ATTRIBUTES,
         carried_signals=(APPROVAL,),
+        read_signals=(SignalId("signal-0"),),
         request_id="request-1",
         memo=ENCODED,
         code_hash="0123456789abcdef",

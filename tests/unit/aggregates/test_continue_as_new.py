@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aion_es.aggregates import WorkflowRepository, WorkflowStatus, successor_of
+from aion_es.aggregates.continue_as_new import MAX_READ_SIGNALS
 from aion_es.errors import (
     ConcurrencyConflictError,
     ContinueAsNewError,
@@ -262,7 +263,29 @@ def test_point_7_unread_signals_go_on_in_the_order_of_their_arrival() -> None:
     wf.aggregate.signal_read(SignalId("s2"))
     wf.when(
         lambda wf: wf.continue_as_new(NEXT, package_version="2", new_run_id=NEXT_RUN, at=NOON)
-    ).then(CONTINUED, successor(carried_signals=(message("s1"), message("s3"))))
+    ).then(
+        CONTINUED,
+        successor(
+            carried_signals=(message("s1"), message("s3")),
+            read_signals=(SignalId("s0"), SignalId("s2")),
+        ),
+    )
+
+
+def test_point_7_only_the_newest_ids_of_read_signals_go_on() -> None:
+    ids = [SignalId(f"s{n}") for n in range(MAX_READ_SIGNALS + 5)]
+    wf = given(started(), *(received(signal_id) for signal_id in ids))
+    for signal_id in ids:
+        wf.aggregate.signal_read(signal_id)
+    wf.when(
+        lambda wf: wf.continue_as_new(NEXT, package_version="2", new_run_id=NEXT_RUN, at=NOON)
+    ).then(CONTINUED, successor(read_signals=tuple(ids[5:])))
+
+
+def test_point_7_a_signal_that_was_read_before_and_is_sent_again_adds_nothing() -> None:
+    given(started(), CONTINUED, successor(read_signals=(SignalId("s1"),))).when(
+        lambda wf: wf.receive_signal(message("s1"), at=NOON)
+    ).then_nothing()
 
 
 async def test_point_7_a_signal_that_lands_first_is_carried_on_the_retry() -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: one program, `python -m benchmarks`; see README.md beside this file."""
