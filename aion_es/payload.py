@@ -39,7 +39,8 @@ class Payload(BaseModel):
         encoding: Codecs that were applied to `data`, first applied first; `None` for none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # defer_build: building the first model makes pydantic look for plugins in every installed package.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     content_type: str = JSON
     data: Any = None
@@ -97,7 +98,7 @@ def inline(data: Any) -> Payload:
     return payload
 
 
-NOTHING: Final = Payload()
+NOTHING: Final = inline(None)
 """The payload of `None`: of an input that a function does not take, of a result that it does not give."""
 
 

@@ -16,8 +16,8 @@ from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import ActivityId
 from aion_es.payload import Payload
 
-DEFAULT_RETRY: Final = RetryPolicy()
-NO_TIMEOUTS: Final = ActivityTimeouts()
+DEFAULT_RETRY: Final = RetryPolicy.model_construct()
+NO_TIMEOUTS: Final = ActivityTimeouts.model_construct()
 
 HEARTBEAT_TIMEOUT: Final = "HeartbeatTimeout"
 SCHEDULE_TO_START_TIMEOUT: Final = "ScheduleToStartTimeout"

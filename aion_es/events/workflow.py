@@ -175,8 +175,8 @@ class ActivityScheduled(Event):
     activity_type: str
     input: Payload = NOTHING
     task_queue: str = DEFAULT_TASK_QUEUE
-    retry: RetryPolicy = RetryPolicy()
-    timeouts: ActivityTimeouts = ActivityTimeouts()
+    retry: RetryPolicy = RetryPolicy.model_construct()
+    timeouts: ActivityTimeouts = ActivityTimeouts.model_construct()
     heartbeat: timedelta | None = None
 
 
