@@ -53,7 +53,7 @@ PUBLIC = {
         "status_after",
         "successor_of",
     ],
-    "aion_es.testing": ["StoreContract"],
+    "aion_es.testing": ["FaultyStore", "ManualClock", "StoreContract", "given", "given_schedule"],
 }
 
 
