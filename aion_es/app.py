@@ -12,6 +12,7 @@ from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.client import WorkflowClient
 from aion_es.clock import SleepingClock, SystemClock
+from aion_es.collector import relax_collector, restore_collector
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.core import EngineCore, EngineOptions
 from aion_es.engine.execution import Surroundings
@@ -28,6 +29,7 @@ from aion_es.ids import (
     UUIDv7Source,
     WorkflowId,
     check_namespace,
+    schedule_prefix,
     workflow_prefix,
 )
 from aion_es.store.port import EventStore
@@ -88,8 +90,8 @@ class Engine(WorkflowClient):
             search_attributes: Registered from the start. Others are registered when they are first used.
             projections: Of your own; fed and checkpointed beside the built-in ones, in the same read model.
             namespace: `[a-z0-9_]{1,64}`: engines of different namespaces on one store never meet.
-            read_model: URL of the read model. Default: a file beside the store's; in memory for a store that
-                was given open.
+            read_model: URL of the read model, in SQLite or PostgreSQL; each namespace needs one of its own.
+                Default: a file beside the store's; in memory for a store that was given open.
             options: See `EngineOptions`.
             clock: Default: the machine's.
             ids: Default: UUIDv7.
@@ -106,7 +108,7 @@ class Engine(WorkflowClient):
             AttributeSchema(*search_attributes),
             tuple(projections),
             check_namespace(namespace),
-            read_model if read_model is not None else _beside(url),
+            read_model if read_model is not None else _beside(url, namespace),
             options if options is not None else EngineOptions(),
             clock if clock is not None else SystemClock(),
             ids if ids is not None else UUIDv7Source(),
@@ -201,10 +203,14 @@ class OpeningEngine:
         from aion_es.projections.pending_work import PendingWorkProjection
         from aion_es.projections.read_model import ReadModel
         from aion_es.projections.runner import ProjectionRunner
+        from aion_es.projections.schedules import SchedulesProjection
         from aion_es.projections.visibility import VisibilityProjection
         from aion_es.projections.workers import Workers
         from aion_es.visibility.query import Visibility
 
+        if self._options.collector_threshold is not None:
+            relax_collector(self._options.collector_threshold)
+            self._stack.callback(restore_collector)
         store = await self._opened_store()
         read_model = await ReadModel.open(self._read_model_url)
         self._stack.push_async_callback(read_model.aclose)
@@ -213,10 +219,15 @@ class OpeningEngine:
         projections = [
             PendingWorkProjection(namespace),
             VisibilityProjection(namespace),
+            SchedulesProjection(namespace),
             *self._projections,
         ]
         runner = ProjectionRunner(
-            store, read_model, projections, prefix=prefix, interval=_PROJECTION_INTERVAL
+            store,
+            read_model,
+            projections,
+            prefix=(prefix, schedule_prefix(namespace)),
+            interval=_PROJECTION_INTERVAL,
         )
         await runner.prepare()
         visibility = Visibility(read_model, runner, self._schema)
@@ -339,23 +350,25 @@ class _StuckRecorder:
             _LOG.exception("workflow %s: its being stuck could not be noted", workflow_id)
 
 
-def _beside(url: str | EventStore) -> str:
+def _beside(url: str | EventStore, namespace: str) -> str:
     """Return the URL of the read model that belongs to a store: `aion.db` has `aion.readmodel.db`.
 
-    A server's is a file of that name in the working directory: engines of different servers or namespaces
-    need directories of their own, or `read_model=`.
+    A namespace other than the default one has one of its own, `aion.NAMESPACE.readmodel.db`. A server's is a
+    file of that name in the working directory: engines of different servers need directories of their own,
+    or `read_model=`.
     """
     if not isinstance(url, str):
         return "sqlite://"
+    name = "readmodel" if namespace == DEFAULT_NAMESPACE else f"{namespace}.readmodel"
     base = url.partition("?")[0]
     scheme, _, path = base.partition("://")
     if scheme.partition("+")[0] in {"esdb", "kurrentdb"}:
-        return "sqlite:///aion.readmodel.db"
+        return f"sqlite:///aion.{name}.db"
     if scheme != "sqlite" or path in {"", "/", "/:memory:"}:
         return "sqlite://"
     stem, dot, extension = path.rpartition(".")
     return (
-        f"sqlite://{stem}.readmodel.{extension}"
+        f"sqlite://{stem}.{name}.{extension}"
         if dot and "/" not in extension
-        else f"sqlite://{path}.readmodel"
+        else f"sqlite://{path}.{name}"
     )

@@ -52,6 +52,9 @@ class EngineOptions:
         shutdown_grace: How long running activities may go on when the engine is left.
         store_patience: How long a command is tried again while the store is away, before its caller is told.
             Facts are tried for ever.
+        collector_threshold: While the engine is open, Python's cyclic garbage collector runs after so many
+            new objects instead of 700 (2,000 from Python 3.12 on): two fifths of the CPU time of
+            short workflows go into it otherwise. `None` leaves it alone.
     """
 
     max_resident: int = 10_000
@@ -59,6 +62,7 @@ class EngineOptions:
     start_to_close: timedelta | None = None
     shutdown_grace: timedelta = timedelta(seconds=5)
     store_patience: timedelta = timedelta(seconds=5)
+    collector_threshold: int | None = 50_000
 
 
 class EngineCore:
