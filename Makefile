@@ -2,6 +2,8 @@
 #
 #   make demo                    orders that survive kill -9; ORDERS=path.csv takes your file
 #   make test                    every test, with the reason of each skip
+#   make test-clients            what speaks EventStoreDB, once with each client package
+#   make test-docker             the same on real servers in containers
 #   make check                   formatting, lint, types (mypy and pyright), import contracts
 #   make bench                   the measurements that need no peer, into benchmarks/latest.json
 #   make bench-peers             those against a peer, which gets its own virtual environment
@@ -18,7 +20,7 @@ BIN := .venv/bin
 # Tests that kill processes are slow and mostly wait; two workers keep two cores busy.
 WORKERS ?= 2
 
-.PHONY: help demo test check bench bench-peers docs clean
+.PHONY: help demo test test-clients test-docker check bench bench-peers docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -49,6 +51,30 @@ demo: .venv/demo.stamp
 
 test: .venv/dev.stamp
 	@$(BIN)/python -m pytest -rs -n $(WORKERS) --dist worksteal
+
+# The two client packages exclude each other, so each has a virtual environment of its own.
+.venvs/esdbclient.stamp: EXTRA = eventstoredb
+.venvs/kurrentdbclient.stamp: EXTRA = kurrentdb
+.venvs/%.stamp: .venv/python.stamp pyproject.toml
+	@echo "Installing aion-es with $* into .venvs/$*, once …" >&2
+	@[ -x .venvs/$*/bin/python ] || $(PYTHON) -m venv .venvs/$*
+	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[cli,testing,$(EXTRA)]' 'pytest-timeout>=2.3'
+	@touch $@
+
+test-clients: .venvs/esdbclient.stamp .venvs/kurrentdbclient.stamp
+	@failed=; for client in esdbclient kurrentdbclient; do \
+		echo "With $$client:"; \
+		.venvs/$$client/bin/python -m pytest -rs \
+			$$(find tests -name 'test_*eventstoredb*.py' -o -name 'test_local_server_*.py' | sort) \
+			|| failed="$$failed $$client"; \
+	done; \
+	[ -z "$$failed" ] || { echo "Failed with$$failed" >&2; exit 1; }
+
+# Real servers in containers, through testcontainers; without a Docker engine this fails.
+test-docker: .venvs/esdbclient.stamp
+	@.venvs/esdbclient/bin/python -m pip install --quiet --disable-pip-version-check 'testcontainers>=4.8'
+	@AION_ES_REQUIRE_DOCKER=1 .venvs/esdbclient/bin/python -m pytest -rs tests/integration
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.batch import Batches
 from aion_es.client import WorkflowClient
 from aion_es.clock import SleepingClock, SystemClock
 from aion_es.collector import relax_collector, restore_collector
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from aion_es.projections.read_model import ReadModel
     from aion_es.projections.runner import ProjectionRunner
     from aion_es.projections.workers import Workers
+    from aion_es.visibility.attributes import SearchAttributes
     from aion_es.visibility.query import Visibility
 
 _LOG: Final = logging.getLogger("aion_es")
@@ -57,12 +59,16 @@ class Engine(WorkflowClient):
 
     Attributes:
         visibility: Lists, counts and finds runs by status, type, times and search attributes.
+        search_attributes: Registers search attributes, at any time, for every process on the read model.
+        batch: Gives one command to every run that a filter asks for.
         registry: The open runs that this engine knows, with their residency.
         projections: How far each projection is, and how to wait for it.
         read_model: Where the rows of projections are, also of your own.
     """
 
     visibility: "Visibility"
+    search_attributes: "SearchAttributes"
+    batch: Batches
     registry: Registry
 
     @classmethod
@@ -127,9 +133,13 @@ class Engine(WorkflowClient):
         visibility: "Visibility",
         recovery: "Recovery",
     ) -> None:
-        super().__init__(core, repository, catalog, schema, ids, store.limits)
+        super().__init__(
+            core, repository, catalog, schema, ids, store.limits, visibility.attributes
+        )
         self.store = store
         self.visibility = visibility
+        self.search_attributes = visibility.attributes
+        self.batch = Batches(self, visibility)
         self.registry = core.registry
         self.read_model = read_model
         self.projections = runner

@@ -33,7 +33,7 @@ from aion_es.errors import (
 )
 from aion_es.events.attributes import SearchAttribute, from_attribute
 from aion_es.events.metadata import Envelope
-from aion_es.events.values import SignalMessage
+from aion_es.events.values import AttributeUpdate, SignalMessage
 from aion_es.events.workflow import (
     TerminalEvent,
     WorkflowCancelled,
@@ -85,6 +85,14 @@ class Gateway(Protocol):
 
     def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
         """Return why a run's code cannot go on here, as far as is known."""
+        ...
+
+
+class KnownAttributes(Protocol):
+    """The search attributes that all processes know."""
+
+    async def settle(self, values: Attributes) -> None:
+        """Register the keys that this process has not met, and look up the names that it does not know."""
         ...
 
 
@@ -311,7 +319,7 @@ class WorkflowHandle(Generic[O]):
                 value does not fit.
             WorkflowNotFoundError, RunClosedError: There is no open run. In all cases nothing was recorded.
         """
-        typed = self._client.schema.typed(attributes)
+        typed = await self._client.typed(attributes)
         request = request_id or self._client.ids.new()
         await self._do(
             lambda w, at: w.update_attributes(typed, request_id=request, run_id=self._pinned, at=at)
@@ -398,11 +406,13 @@ class WorkflowClient:
         schema: AttributeSchema,
         ids: IdSource,
         limits: StoreLimits,
+        search_attributes: KnownAttributes,
     ) -> None:
         self.gateway = gateway
         self.repository = repository
         self.catalog = catalog
         self.schema = schema
+        self.search_attributes = search_attributes
         self.ids = ids
         self._max_payload = max_payload_bytes(limits)
 
@@ -493,7 +503,7 @@ class WorkflowClient:
         workflow_id = WorkflowId(check_id("workflow_id", id if id is not None else self.ids.new()))
         payload = definition.signature.write_input(input)
         require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
-        typed = {} if attributes is None else self.schema.typed(attributes)
+        typed = {} if attributes is None else await self.typed(attributes)
         command = StartWorkflow(
             workflow_type=definition.type,
             package_version=definition.version,
@@ -534,7 +544,7 @@ class WorkflowClient:
         workflow_id = WorkflowId(check_id("workflow_id", id))
         payload = definition.signature.write_input(input)
         require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
-        typed = {} if attributes is None else self.schema.typed(attributes)
+        typed = {} if attributes is None else await self.typed(attributes)
         command = StartWorkflow(
             workflow_type=definition.type,
             package_version=definition.version,
@@ -617,6 +627,17 @@ class WorkflowClient:
             definition,
             pinned=run is not None,
         )
+
+    async def typed(self, attributes: Attributes) -> dict[str, AttributeUpdate]:
+        """Return search attributes as they are recorded, after registering keys that are new.
+
+        Raises:
+            UnregisteredAttributeError, ConflictingAttributeTypeError, AttributeTypeError: A name or a
+                value does not fit; nothing was registered.
+            StoreError: A key or a name is new here, and the read model cannot be reached.
+        """
+        await self.search_attributes.settle(attributes)
+        return self.schema.typed(attributes)
 
     def message(self, signal: Signal[T], value: T, signal_id: str | None) -> SignalMessage:
         """Return what a signal sends.

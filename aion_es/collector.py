@@ -25,8 +25,8 @@ def paused_collector() -> Generator[None]:
 class _Relaxation:
     """How many engines are open, and what the thresholds were before the first."""
 
-    engines = 0
-    before = (0, 0, 0)
+    engines: int = 0
+    before: tuple[int, int, int] = (0, 0, 0)
 
 
 def relax_collector(threshold: int) -> None:

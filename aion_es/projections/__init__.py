@@ -1,5 +1,6 @@
 """What is known: the projection runner, its checkpoints, and the read model."""
 
+from aion_es.projections.failures import Skipped
 from aion_es.projections.pending_index import (
     OpenVersion,
     PendingChild,
@@ -11,7 +12,9 @@ from aion_es.projections.pending_index import (
 from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.projection import Projection
 from aion_es.projections.read_model import ReadModel
-from aion_es.projections.runner import ProjectionRunner, ProjectionStatus
+from aion_es.projections.runner import ProjectionRunner
+from aion_es.projections.schedules import ScheduleIndex, SchedulesProjection, ScheduleSummary
+from aion_es.projections.status import ProjectionStatus
 from aion_es.projections.visibility import VisibilityProjection, set_stuck
 
 __all__ = [
@@ -26,6 +29,10 @@ __all__ = [
     "ProjectionRunner",
     "ProjectionStatus",
     "ReadModel",
+    "ScheduleIndex",
+    "ScheduleSummary",
+    "SchedulesProjection",
+    "Skipped",
     "VisibilityProjection",
     "set_stuck",
 ]

@@ -1,7 +1,8 @@
 """The read model's own schema by number; a projection's tables go by the projection's version instead.
 
 A projection's rows can be made again from the events, so a changed projection needs no migration:
-its version is raised. What is left here is what cannot be made again: the checkpoints, and the version itself.
+its version is raised. What is left here is what cannot be made again: the checkpoints, what operators
+decided, and the version itself.
 """
 
 from typing import Final
@@ -20,10 +21,29 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE checkpoints (projection TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL,"
         " position_commit BIGINT NOT NULL, position_prepare BIGINT NOT NULL)",
     ),
+    (
+        "ALTER TABLE checkpoints ADD COLUMN recorded_at BIGINT",
+        "CREATE TABLE projection_rebuilds (projection TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL,"
+        " position_commit BIGINT NOT NULL, position_prepare BIGINT NOT NULL, recorded_at BIGINT)",
+        "CREATE TABLE projection_failures (projection TEXT NOT NULL, beside INTEGER NOT NULL,"
+        " version INTEGER NOT NULL, error TEXT NOT NULL, event TEXT, position_commit BIGINT,"
+        " position_prepare BIGINT, failed_at BIGINT NOT NULL, PRIMARY KEY (projection, beside))",
+        "CREATE TABLE projection_skips (projection TEXT NOT NULL, version INTEGER NOT NULL,"
+        " position_commit BIGINT NOT NULL, position_prepare BIGINT NOT NULL, event TEXT,"
+        " error TEXT NOT NULL, reason TEXT NOT NULL, skipped_at BIGINT NOT NULL,"
+        " PRIMARY KEY (projection, version, position_commit, position_prepare))",
+        "CREATE TABLE runner_lease (id INTEGER NOT NULL PRIMARY KEY, holder TEXT NOT NULL,"
+        " process TEXT NOT NULL, heartbeat_at BIGINT NOT NULL)",
+        "CREATE TABLE workers (worker TEXT NOT NULL PRIMARY KEY, process TEXT NOT NULL, seen_at BIGINT NOT NULL)",
+        "CREATE TABLE registered_attributes (name TEXT NOT NULL PRIMARY KEY, type TEXT NOT NULL)",
+    ),
 )
-"""Statements that lead from version n to n + 1. Released ones are never edited."""
+"""Statements that lead from version n to n + 1, on both databases. Released ones are never edited."""
 
 VERSION: Final = len(MIGRATIONS)
+
+SCHEMA_LOCK: Final = 0x61657072_0001
+"""PostgreSQL's advisory lock for changes of tables; taken within the current schema's name."""
 
 
 def migrate(connection: Connection, where: str) -> None:
@@ -37,6 +57,7 @@ def migrate(connection: Connection, where: str) -> None:
         StoreCorruptError: The database holds somebody else's tables; it was left as it is.
         UnsupportedStoreVersionError: A newer program wrote it; it was left as it is.
     """
+    alone(connection)
     found = _found_version(connection, where)
     if found > VERSION:
         raise UnsupportedStoreVersionError(f"read model {where}", str(found), f"{VERSION} or older")
@@ -48,6 +69,18 @@ def migrate(connection: Connection, where: str) -> None:
     connection.execute(text("UPDATE read_model SET version = :version"), {"version": VERSION})
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def alone(connection: Connection) -> None:
+    """Let nobody else change the schema until this transaction ends; waits for whoever does it now.
+
+    SQLite's write transaction is alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(current_schema(), :lock))"),
+            {"lock": SCHEMA_LOCK},
+        )
 
 
 def _found_version(connection: Connection, where: str) -> int:

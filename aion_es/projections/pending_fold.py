@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from operator import itemgetter
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic_core import from_json, to_json
 
@@ -224,13 +225,18 @@ def is_reopenable(run: OpenRun) -> bool:
     return run.status in REOPENABLE
 
 
+_key: Final = itemgetter(0)  # the order in which a database gives rows back is nobody's business
+
+
 def frozen(run: OpenRun) -> str:
     """Return what a closed run would wait for again, as the JSON that `thawed` reads."""
     activities = [
         (key, a.phase, a.attempt, a.retry_at, a.activity_type, a.task_queue, a.scheduled_at)
-        for key, a in ((key, a.decoded()) for key, a in run.activities.now.items())
+        for key, a in (
+            (key, a.decoded()) for key, a in sorted(run.activities.now.items(), key=_key)
+        )
     ]
-    timers = [(key, timer.fire_at, timer.torn) for key, timer in run.timers.now.items()]
+    timers = [(key, t.fire_at, t.torn) for key, t in sorted(run.timers.now.items(), key=_key)]
     return to_json((run.row(), activities, timers)).decode()
 
 

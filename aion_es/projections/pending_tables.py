@@ -11,10 +11,11 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
-    Text,
     TextClause,
     text,
 )
+
+from aion_es.projections.columns import Text
 
 METADATA: Final = MetaData()
 

@@ -116,6 +116,12 @@ class PendingWorkProjection(Projection):
         """Drop the open runs that are kept in memory; they are read again when needed."""
         self._open.clear()
 
+    def twin(self) -> "PendingWorkProjection":
+        """Return another instance for the same workflows."""
+        made = PendingWorkProjection()
+        made._prefix = self._prefix
+        return made
+
     def _known(
         self, connection: Connection, histories: dict[str, list[RecordedEvent]]
     ) -> dict[str, OpenRun]:

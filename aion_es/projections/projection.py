@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from copy import deepcopy
+from typing import ClassVar, Self
 
 from sqlalchemy import Connection, Table
 
@@ -18,10 +19,10 @@ class Projection(ABC):
 
     Attributes:
         name: Unique in a read model; part of the checkpoint, so never renamed.
-        version: Raise it when the rows would come out differently. The runner then empties the tables
-            and folds again from the first event.
+        version: Raise it when the rows would come out differently. The runner then folds again from the
+            first event, into tables beside the old ones, which answer until the new ones have caught up.
         wants: Event types that `apply` is given; `None` for all.
-        tables: What it owns. Made by the runner; dropped and made again when the version was raised.
+        tables: What it owns, named by `apply` without a schema. Made and replaced by the runner.
     """
 
     name: ClassVar[str]
@@ -45,3 +46,12 @@ class Projection(ABC):
 
         Called when a transaction was rolled back, or when another process moved the checkpoint.
         """
+
+    def twin(self) -> Self:
+        """Return another instance that does the same and shares no memory with this one.
+
+        It makes the rows anew, when an operator asks for that, while this one keeps those that answer.
+        """
+        made = deepcopy(self)
+        made.forget()
+        return made

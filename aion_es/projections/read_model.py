@@ -1,65 +1,40 @@
 """The read model: the database that projections write and queries read, and the threads that reach it."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from aion_es.errors import (
-    StoreClosedError,
-    StoreCorruptError,
-    StoreUnavailableError,
-    UnknownStoreURLError,
-)
+from aion_es.errors import StoreClosedError
+from aion_es.projections.databases import Database, open_database
 from aion_es.projections.migrations import migrate
 
 T = TypeVar("T")
 
-_UNAVAILABLE: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
 
 class ReadModel:
-    """Rows that follow from the events, in SQLite: one writer on a thread of its own, readers beside it.
+    """Rows that follow from the events: one writer on a thread of its own, readers beside it.
 
-    The file is in WAL mode with `synchronous=NORMAL`: rows and checkpoint are committed together, so a
-    power loss can only take both back to an earlier commit, from which the runner reads the events again.
+    An SQLite file is in WAL mode with `synchronous=NORMAL`: rows and checkpoint are committed together, so
+    a power loss can only take both back to an earlier commit, from which the runner reads the events again.
     """
 
-    def __init__(self, url: URL, *, readers: int, busy_timeout: timedelta) -> None:
+    def __init__(self, database: Database, *, readers: int) -> None:
         """Use `ReadModel.open`."""
-        self._name = url.render_as_string()
-        self._memory = url.database in {None, "", ":memory:"}
+        self._database = database
         self._closed = False
-        self._write_engine = _engine(url, self._memory, busy_timeout, begin="BEGIN IMMEDIATE")
         self._write_thread = ThreadPoolExecutor(1, "aion-read-model-writer")
         # A memory database lives in its one connection, which belongs to the writer's thread.
-        self._read_engine = (
-            self._write_engine
-            if self._memory
-            else _engine(url, False, busy_timeout, begin="BEGIN", pool_size=readers)
-        )
         self._read_threads: Executor = (
             self._write_thread
-            if self._memory
+            if database.in_memory
             else ThreadPoolExecutor(readers, "aion-read-model-reader")
         )
 
@@ -75,20 +50,24 @@ class ReadModel:
 
         Args:
             url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `sqlite://` for one in memory that
-                is gone when closed.
+                is gone when closed; `postgresql+psycopg://user:password@host:port/database`, whose
+                current schema must hold nothing else (`?options=-csearch_path%3Dname` names another).
             readers: So many reads run at once.
             busy_timeout: A write waits so long for another process's.
 
         Raises:
-            UnknownStoreURLError: The URL names no read model that this release knows.
-            StoreUnavailableError: The file cannot be opened or written.
-            StoreCorruptError: The file is not a read model of ours; it was left as it is.
+            UnknownStoreURLError: The URL names no read model that is known or whose driver is installed.
+            StoreUnavailableError: The database cannot be opened or written.
+            AccessDeniedError: PostgreSQL refuses the credentials, or what they may do.
+            StoreCorruptError: The database is not a read model of ours; it was left as it is.
             UnsupportedStoreVersionError: A newer program wrote it; it was left as it is.
         """
-        model = cls(_parse(url), readers=readers, busy_timeout=busy_timeout)
+        database = open_database(url, readers=readers, busy_timeout=busy_timeout)
+        model = cls(database, readers=readers)
         try:
-            await model.write(partial(migrate, where=model._name))
-            await model._on_writer(model._set_wal)
+            await model.write(partial(migrate, where=database.name))
+            if database.write_engine.dialect.name == "sqlite" and not database.in_memory:
+                await model._on_writer(model._set_wal)
         except BaseException:
             await model.aclose()
             raise
@@ -97,7 +76,17 @@ class ReadModel:
     @property
     def name(self) -> str:
         """The URL, without its password."""
-        return self._name
+        return self._database.name
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._database.write_engine.dialect.name
+
+    @property
+    def is_private(self) -> bool:
+        """True if no other process, and nobody else in this one, can open the same rows: it is in memory."""
+        return self._database.in_memory
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Return what `query` gives, run on a reader's thread in one consistent snapshot.
@@ -105,11 +94,13 @@ class ReadModel:
         Raises:
             StoreClosedError: The read model was closed.
             StoreUnavailableError: The database does not answer.
+            AccessDeniedError: PostgreSQL refuses it.
             StoreCorruptError: The database is damaged.
         """
         self._require_open()
+        engine = self._database.read_engine
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._read_threads, self._run, self._read_engine, query)
+        return await loop.run_in_executor(self._read_threads, self._run, engine, query)
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """Return what `change` gives, run on the writer's thread in one transaction.
@@ -119,11 +110,13 @@ class ReadModel:
 
         Raises:
             StoreClosedError: The read model was closed; nothing was written.
-            StoreUnavailableError: The database cannot be written now; nothing was written.
+            StoreUnavailableError: The database cannot be written now; nothing was written, unless
+                PostgreSQL went away while it committed.
+            AccessDeniedError: PostgreSQL refuses it; nothing was written.
             StoreCorruptError: The database is damaged; nothing was written.
         """
         self._require_open()
-        return await self._on_writer(partial(self._run, self._write_engine, change))
+        return await self._on_writer(partial(self._run, self._database.write_engine, change))
 
     async def aclose(self) -> None:
         """Finish what runs, then close. Afterwards every call is `StoreClosedError`; twice is fine."""
@@ -145,7 +138,7 @@ class ReadModel:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise StoreClosedError(self._name)
+            raise StoreClosedError(self.name)
 
     async def _on_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._write_thread, work)
@@ -156,10 +149,8 @@ class ReadModel:
 
     def _set_wal(self) -> None:
         """Set the journal mode, which outlives the connection; only once the file is known to be ours."""
-        if self._memory:
-            return
         with self._translated():
-            raw = self._write_engine.raw_connection()
+            raw = self._database.write_engine.raw_connection()
             try:
                 raw.cursor().execute("PRAGMA journal_mode = WAL").close()
             finally:
@@ -170,57 +161,13 @@ class ReadModel:
         try:
             yield
         except DBAPIError as error:
-            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-            if code in _UNAVAILABLE:
-                raise StoreUnavailableError(f"{self._name}: {error.orig}") from error
-            if code in _CORRUPT:
-                raise StoreCorruptError(self._name, str(error.orig)) from error
-            raise
+            ours = self._database.in_our_words(error)
+            if ours is None:
+                raise
+            raise ours from error
 
     def _close(self) -> None:
         self._read_threads.shutdown(wait=True)
         self._write_thread.shutdown(wait=True)
-        self._read_engine.dispose()
-        self._write_engine.dispose()
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UnknownStoreURLError(url, "not a URL; try sqlite:///read-model.db") from error
-    if parsed.drivername != "sqlite":
-        raise UnknownStoreURLError(
-            url,
-            f"no read model on {parsed.drivername!r} in this release; known: sqlite:///path.db, sqlite://",
-        )
-    if parsed.query or parsed.host:
-        raise UnknownStoreURLError(url, "a read model takes neither host nor options in its URL")
-    return parsed
-
-
-def _engine(
-    url: URL, memory: bool, busy_timeout: timedelta, *, begin: str, pool_size: int = 1
-) -> Engine:
-    arguments = {"check_same_thread": False, "timeout": busy_timeout.total_seconds()}
-    if memory:
-        engine = create_engine(url, poolclass=StaticPool, connect_args=arguments)
-    else:
-        engine = create_engine(
-            url,
-            poolclass=QueuePool,
-            pool_size=pool_size,
-            max_overflow=0,
-            connect_args=arguments,
-        )
-
-    def connected(raw: sqlite3.Connection, _record: object) -> None:
-        raw.isolation_level = None  # the driver must not begin transactions of its own
-        raw.execute("PRAGMA synchronous = NORMAL").close()
-
-    def began(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "begin", began)
-    return engine
+        self._database.read_engine.dispose()
+        self._database.write_engine.dispose()

@@ -60,7 +60,7 @@ class VisibilityProjection(Projection):
     """One row per run; read through `aion_es.visibility`."""
 
     name: ClassVar[str] = "visibility"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[Sequence[Table]] = tuple(METADATA.sorted_tables)
 
     def __init__(self, namespace: Namespace = DEFAULT_NAMESPACE) -> None:
@@ -92,6 +92,12 @@ class VisibilityProjection(Projection):
     def forget(self) -> None:
         """Drop the runs that are kept in memory; they are read again when needed."""
         self._current.clear()
+
+    def twin(self) -> "VisibilityProjection":
+        """Return another instance for the same workflows."""
+        made = VisibilityProjection()
+        made._prefix = self._prefix
+        return made
 
     def _known(
         self, connection: Connection, histories: dict[str, list[RecordedEvent]]

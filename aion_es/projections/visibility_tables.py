@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table
+
+from aion_es.projections.columns import Text
 
 METADATA: Final = MetaData()
 
@@ -10,7 +12,12 @@ EXECUTIONS: Final = Table(
     "visibility",
     METADATA,
     # The position of the run's WorkflowStarted: unique, and known without asking the database.
-    Column("run_key", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column(
+        "run_key",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
     Column("workflow_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("first_run_id", Text, nullable=False),
@@ -87,26 +94,31 @@ ATTRIBUTES: Final = Table(
     Column("float_value", Float),
     Column("start_time", BigInteger, nullable=False),
     Column("run_id", Text, nullable=False),
+    sqlite_with_rowid=False,  # the rows are their own index: one tree less to write
 )
 """One row per value, per element for a KeywordList, so that a new attribute needs no change of a table.
 
 String and KeywordList in `text_value`; Int, Bool (0, 1) and Datetime (microseconds) in `number_value`;
-Float in `float_value`. `start_time` and `run_id` are the run's: an index that ends in them gives the
-runs of one value in the order in which they are listed, and a page costs what it holds.
+Float in `float_value`. `start_time` and `run_id` are the run's: the index that ends in both gives the
+runs of one value in the order in which they are listed, the one that ends in `run_id` gives all runs in
+the order of their values. Either way a page costs what it holds.
 """
 
 for _name in ("text_value", "number_value", "float_value"):
     _value = ATTRIBUTES.c[_name]
-    Index(
-        f"search_attributes_{_name}",
-        ATTRIBUTES.c.name,
-        _value,
-        ATTRIBUTES.c.start_time,
-        ATTRIBUTES.c.run_id,
-        ATTRIBUTES.c.run_key,
-        sqlite_where=_value.is_not(None),
-        postgresql_where=_value.is_not(None),
-    )
+    for _suffix, _order in (
+        ("", (ATTRIBUTES.c.start_time, ATTRIBUTES.c.run_id)),
+        ("_order", (ATTRIBUTES.c.run_id,)),
+    ):
+        Index(
+            f"search_attributes_{_name}{_suffix}",
+            ATTRIBUTES.c.name,
+            _value,
+            *_order,
+            ATTRIBUTES.c.run_key,
+            sqlite_where=_value.is_not(None),
+            postgresql_where=_value.is_not(None),
+        )
 
 SCHEMA: Final = Table(
     "attribute_schema",

@@ -9,8 +9,10 @@ from aion_es.clock import Clock
 from aion_es.errors import UnknownStoreURLError
 from aion_es.store.port import EventStore
 
-_CLUSTERS: Final = ("esdb", "esdb+discover", "kurrentdb", "kurrentdb+discover")
-_FORMS: Final = "sqlite:///file.db, sqlite:// (in memory, with SQLite), memory:// (in memory)"
+_FORMS: Final = (
+    "sqlite:///file.db, sqlite:// (in memory, with SQLite), memory:// (in memory), "
+    "esdb://host:2113?Tls=…, esdb+discover://…, kurrentdb://…, kurrentdb+discover://…"
+)
 
 
 async def open_store(url: str, *, clock: Clock | None = None) -> EventStore:
@@ -19,11 +21,15 @@ async def open_store(url: str, *, clock: Clock | None = None) -> EventStore:
     Args:
         url: `sqlite:///file.db` (relative to the working directory), `sqlite:////dir/file.db`
             (absolute), `sqlite://` (private, in memory), each with `?durability=full` (default: an
-            acknowledged append survives a power loss) or `normal`; `memory://` for tests.
+            acknowledged append survives a power loss) or `normal`; `memory://` for tests; the connection
+            strings of EventStoreDB and KurrentDB, `esdb://`, `esdb+discover://`, `kurrentdb://` and
+            `kurrentdb+discover://`, with the options that their clients know.
         clock: Where a store in this process takes the time from. Default: the machine's clock.
 
     Raises:
-        UnknownStoreURLError: No store has this form; nothing was opened.
+        UnknownStoreURLError: No store has this form, or its client package is not installed (says which
+            extra to install); nothing was opened.
+        AccessDeniedError: The server does not know the user and password.
         StoreUnavailableError: The store cannot be reached, or its file not be opened.
         StoreCorruptError: The file is not a store; it was left untouched.
         UnsupportedStoreVersionError: The store or its library has the wrong version.
@@ -31,10 +37,6 @@ async def open_store(url: str, *, clock: Clock | None = None) -> EventStore:
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise UnknownStoreURLError(url, f"has no scheme; known forms: {_FORMS}")
-    if scheme in _CLUSTERS:
-        raise UnknownStoreURLError(
-            url, f"the EventStoreDB adapter is not part of this release yet; known forms: {_FORMS}"
-        )
     opener = _OPENERS.get(scheme)
     if opener is None:
         raise UnknownStoreURLError(url, f"unknown scheme {scheme!r}; known forms: {_FORMS}")
@@ -76,6 +78,12 @@ async def _open_memory(url: str, clock: Clock | None) -> EventStore:
     return MemoryEventStore(clock)
 
 
+async def _open_eventstoredb(url: str, clock: Clock | None) -> EventStore:  # noqa: ARG001 - the server has one
+    from aion_es.store.eventstoredb import EventStoreDBStore
+
+    return await EventStoreDBStore.open(url)
+
+
 def _options(url: str, query: str, known: tuple[str, ...]) -> Mapping[str, str]:
     """Return the options of a URL.
 
@@ -99,4 +107,8 @@ def _options(url: str, query: str, known: tuple[str, ...]) -> Mapping[str, str]:
 _OPENERS: Final[Mapping[str, Callable[[str, Clock | None], Awaitable[EventStore]]]] = {
     "sqlite": _open_sqlite,
     "memory": _open_memory,
+    "esdb": _open_eventstoredb,
+    "esdb+discover": _open_eventstoredb,
+    "kurrentdb": _open_eventstoredb,
+    "kurrentdb+discover": _open_eventstoredb,
 }

@@ -1,6 +1,62 @@
 """What a person may ask: list filters and queries over the read model."""
 
+from aion_es.visibility.attributes import SearchAttributes
+from aion_es.visibility.builder import (
+    BuildId,
+    CloseTime,
+    Condition,
+    ExecutionDuration,
+    ExecutionStatus,
+    FailedStep,
+    FailureReason,
+    FailureType,
+    FirstRunId,
+    HistoryLength,
+    HistorySizeBytes,
+    ParentRunId,
+    ParentWorkflowId,
+    RootWorkflowId,
+    RunId,
+    ScheduleId,
+    StartTime,
+    StuckReason,
+    TaskQueue,
+    WorkflowId,
+    WorkflowType,
+    attribute,
+    now,
+)
 from aion_es.visibility.query import Page, Visibility
 from aion_es.visibility.rows import WorkflowExecution
+from aion_es.visibility.watching import VisibilityChange
 
-__all__ = ["Page", "Visibility", "WorkflowExecution"]
+__all__ = [
+    "BuildId",
+    "CloseTime",
+    "Condition",
+    "ExecutionDuration",
+    "ExecutionStatus",
+    "FailedStep",
+    "FailureReason",
+    "FailureType",
+    "FirstRunId",
+    "HistoryLength",
+    "HistorySizeBytes",
+    "Page",
+    "ParentRunId",
+    "ParentWorkflowId",
+    "RootWorkflowId",
+    "RunId",
+    "ScheduleId",
+    "SearchAttributes",
+    "StartTime",
+    "StuckReason",
+    "TaskQueue",
+    "Visibility",
+    "VisibilityChange",
+    "WorkflowExecution",
+    "WorkflowId",
+    "WorkflowType",
+    "attribute",
+    "now",
+]

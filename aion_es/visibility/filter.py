@@ -6,20 +6,30 @@ Nothing of the text goes any further: the tree holds fields that are known and v
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any, Final, Literal, TypeAlias
 
 from aion_es.errors import FilterSyntaxError
 from aion_es.events.values import AttributeType
 from aion_es.visibility.fields import BUILT_IN, Field, find_field, near_fields
+from aion_es.visibility.lexing import dialect, tokens_of
 from aion_es.visibility.literals import Unfit, read_literal
 
-MAX_BYTES: Final = 8_192
 MAX_NODES: Final = 64
-"""Comparisons and connectives in one filter."""
+"""Comparisons and connectives in one filter; a chain of ANDs, or of ORs, is one connective."""
 
 Operator: TypeAlias = Literal[
-    "=", "!=", "<", "<=", ">", ">=", "in", "between", "starts_with", "is_null"
+    "=",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "in",
+    "not_in",
+    "between",
+    "not_between",
+    "starts_with",
+    "is_null",
 ]
 
 
@@ -34,14 +44,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """All of its parts hold."""
+    """All of its parts hold; none of them is a `Both`."""
 
     parts: "tuple[Node, ...]"
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """At least one of its parts holds."""
+    """At least one of its parts holds; none of them is an `Either`."""
 
     parts: "tuple[Node, ...]"
 
@@ -73,7 +83,10 @@ class Filter:
 
 
 def parse_filter(
-    text: str, attributes: Mapping[str, AttributeType], now: Callable[[], datetime]
+    text: str,
+    attributes: Mapping[str, AttributeType],
+    now: Callable[[], datetime],
+    order_by: str = "",
 ) -> Filter:
     """Return what `text` asks for; empty text asks for everything, newest first.
 
@@ -81,69 +94,37 @@ def parse_filter(
         text: As in `WorkflowType = 'checkout' AND customer = 'ana' ORDER BY StartTime DESC`.
         attributes: The search attributes that are known, and their types.
         now: Gives the instant that `now()` stands for.
+        order_by: As behind ORDER BY, of which there may be one.
 
     Raises:
-        FilterSyntaxError: It cannot be understood; says what is wrong, and where.
+        FilterSyntaxError: It cannot be understood; says what is wrong, and where. Of an `order_by`, the
+            error's `filter` is that.
     """
-    if not text.strip():
-        return Filter()
-    if len(text.encode(errors="replace")) > MAX_BYTES:
-        raise FilterSyntaxError(text, 0, f"longer than {MAX_BYTES:,} bytes")
-    query, offset = _parsed(text)
-    return _Reader(text, offset, attributes, now()).read(query)
-
-
-def _parsed(text: str) -> tuple[Any, int]:
-    """Return sqlglot's tree of the query that the filter completes, and where the text begins in it."""
-    import sqlglot
-    from sqlglot.errors import ParseError
-
-    orders_only = text.lstrip()[:5].casefold() == "order"
-    head = "SELECT 1 FROM v " if orders_only else "SELECT 1 FROM v WHERE "
-    try:
-        statements: list[Any] = list(sqlglot.parse(head + text, dialect=_dialect()))
-    except ParseError as error:
-        first = error.errors[0] if error.errors else {}
-        at = int(first.get("col") or 0) - len(str(first.get("highlight") or "")) - len(head)
-        reason = str(first.get("description") or error).split(" for <class")[0]
-        if "\n" in text:
-            at = 0  # sqlglot counts columns by line; the text it quotes is in the message
-        raise FilterSyntaxError(text, max(0, min(at, len(text))), reason) from error
-    except (
-        Exception
-    ) as error:  # a parser met with text that it was not made for: every way it fails is bad syntax
-        raise FilterSyntaxError(text, 0, f"cannot be parsed ({type(error).__name__})") from error
-    if len(statements) != 1 or statements[0] is None:
-        raise FilterSyntaxError(text, text.find(";") if ";" in text else 0, "more than one filter")
-    return statements[0], len(head)
-
-
-@cache
-def _dialect() -> Any:
-    """Return SQL with `a STARTS_WITH b` in the place of GLOB, made when the first filter is parsed."""
-    from sqlglot import Tokenizer, TokenType
-    from sqlglot.dialects.dialect import Dialect
-
-    words = {word: kind for word, kind in Tokenizer.KEYWORDS.items() if word != "GLOB"}
-    tokenizer = type(
-        "Tokenizer", (Tokenizer,), {"KEYWORDS": {**words, "STARTS_WITH": TokenType.GLOB}}
-    )
-    return type("FilterDialect", (Dialect,), {"Tokenizer": tokenizer})
+    condition, order = tokens_of(text)
+    reader = _Reader(text, attributes, now)
+    node = reader.condition(condition) if condition else None
+    if not order_by.strip():
+        return Filter(node, reader.order(order) if order else Order())
+    if order:
+        raise FilterSyntaxError(text, order[0].start, "ordered twice: here, and by order_by")
+    behind, more = tokens_of(order_by)
+    if more:
+        raise FilterSyntaxError(order_by, 0, "order_by begins with the field, without ORDER BY")
+    return Filter(node, _Reader(order_by, attributes, now).order(behind))
 
 
 class _Reader:
     """Turns sqlglot's tree into ours, refusing whatever is not a filter."""
 
     def __init__(
-        self, text: str, offset: int, attributes: Mapping[str, AttributeType], now: datetime
+        self, text: str, attributes: Mapping[str, AttributeType], now: Callable[[], datetime]
     ) -> None:
         from sqlglot import exp
 
         self._exp: Any = exp
         self._text = text
-        self._offset = offset
         self._attributes = attributes
-        self._now = now
+        self._now = now()
         self._nodes = 0
         self._comparisons: dict[Any, Operator] = {
             exp.EQ: "=",
@@ -155,110 +136,181 @@ class _Reader:
             exp.Glob: "starts_with",
         }
 
-    def read(self, query: Any) -> Filter:
-        """Return the filter of a whole query."""
-        if not isinstance(query, self._exp.Select):
-            raise self._refused(query, "not a filter")
-        for clause, value in query.args.items():
-            if value and clause not in {"expressions", "from_", "from", "where", "order", "kind"}:
-                raise self._refused(value, f"a filter has no {clause.upper().strip('_')} clause")
-        where, order = query.args.get("where"), query.args.get("order")
-        return Filter(
-            None if where is None else self._node(where.this),
-            Order() if order is None else self._order(order),
-        )
+    def condition(self, tokens: list[Any]) -> Node:
+        """Return the tree of a condition."""
+        return self._node(self._parsed(tokens))
 
-    def _order(self, order: Any) -> Order:
-        if len(order.expressions) != 1:
-            raise self._refused(order, "ORDER BY takes one field")
-        ordered = order.expressions[0]
-        field = self._field(ordered.this)
+    def order(self, tokens: list[Any]) -> Order:
+        """Return the order that stands behind ORDER BY: a field, and perhaps ASC or DESC."""
+        first, *rest = tokens
+        if first.token_type.name != "IDENTIFIER":
+            raise FilterSyntaxError(self._text, first.start, "expected the name of a field")
+        field = self._named(first.text, first.start)
         if field.kind == "words":
-            raise self._refused(ordered, f"cannot order by the list {field.name}")
-        return Order(field, bool(ordered.args.get("desc")))
+            reason = f"cannot order by the list {field.name}"
+            raise FilterSyntaxError(self._text, first.start, reason)
+        direction = rest[0].text.casefold() if rest else "asc"
+        if direction not in {"asc", "desc"}:
+            only = "ORDER BY takes one field" if direction == "," else "expected ASC or DESC"
+            raise FilterSyntaxError(self._text, rest[0].start, only)
+        if len(rest) > 1:
+            raise FilterSyntaxError(self._text, rest[1].start, "ORDER BY takes one field")
+        return Order(field, direction == "desc")
+
+    # ------------------------------------------------------------------------------- parsing
+
+    def _parsed(self, tokens: list[Any]) -> Any:
+        """Return sqlglot's tree of the condition, parsed as the end of a query."""
+        from sqlglot.errors import ParseError
+
+        head: list[Any] = list(_head())
+        try:
+            statements: list[Any] = dialect()().parser().parse([*head, *tokens], self._text)
+            return statements[0].args["where"].this
+        except ParseError as error:
+            raise self._unparsed(error, tokens) from error
+        except Exception as error:
+            # A parser met with text that it was not made for: every way it fails is bad syntax.
+            reason = f"cannot be parsed ({type(error).__name__})"
+            raise FilterSyntaxError(self._text, 0, reason) from error
+
+    def _unparsed(self, error: Any, tokens: list[Any]) -> FilterSyntaxError:
+        first: dict[str, Any] = error.errors[0] if error.errors else {}
+        place = (first.get("line"), first.get("col"))
+        at = next((t.start for t in tokens if (t.line, t.col) == place), len(self._text.rstrip()))
+        if place == (tokens[-1].line, tokens[-1].col):
+            reason = "ends too early"  # sqlglot blames the last token for what does not follow it
+            if "Unexpected" in str(first.get("description")):
+                reason = f"unexpected {tokens[-1].text!r}"
+            else:
+                at = len(self._text.rstrip())
+        else:
+            reason = f"unexpected {self._text[at : at + 20].split(' ')[0]!r}"
+        return FilterSyntaxError(self._text, at, reason)
+
+    # ------------------------------------------------------------------------------- reading
+
+    def _counted(self, node: Any) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._refused(node, f"more than {MAX_NODES} conditions and connectives")
 
     def _node(self, node: Any) -> Node:
         exp = self._exp
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise self._refused(node, f"more than {MAX_NODES} conditions")
-        if isinstance(node, exp.Paren):
-            return self._node(node.this)
+        while isinstance(node, exp.Paren):
+            node = node.this
+        self._counted(node)
         if isinstance(node, exp.And):
-            return Both((self._node(node.left), self._node(node.right)))
+            return Both(self._parts(node, exp.And, Both))
         if isinstance(node, exp.Or):
-            return Either((self._node(node.left), self._node(node.right)))
+            return Either(self._parts(node, exp.Or, Either))
         if isinstance(node, exp.Not):
-            return self._negated(self._node(node.this), node)
+            return self._negated(node)
         return self._comparison(node)
 
-    def _negated(self, part: Node, node: Any) -> Node:
-        # `a NOT IN (…)` and `a NOT BETWEEN …` come as NOT over IN: of a run that has no `a`, both are false.
+    def _parts(self, node: Any, kind: Any, ours: type[Both] | type[Either]) -> tuple[Node, ...]:
+        """Return what a chain of one connective connects, in the order of the text."""
+        parts: list[Any] = []
+        while isinstance(node, kind):
+            linked: Any = node
+            parts.append(linked.right)
+            node = linked.left
+        read = [self._node(part) for part in (node, *reversed(parts))]
+        flat: list[Node] = []
+        for part in read:
+            if isinstance(part, ours):
+                self._nodes -= 1  # the same connective, in parentheses
+                flat.extend(part.parts)
+            else:
+                flat.append(part)
+        return tuple(flat)
+
+    def _negated(self, node: Any) -> Node:
         inner = node.this
-        ranged = isinstance(inner, self._exp.In | self._exp.Between)
-        if isinstance(part, Comparison) and ranged and self._is_infix(inner):
-            return Both((Negation(part), Negation(Comparison(part.field, "is_null"))))
-        return Negation(part)
+        if isinstance(inner, self._exp.In | self._exp.Between) and self._is_infix(inner):
+            ranged = self._comparison(inner)
+            opposite: Operator = "not_in" if ranged.operator == "in" else "not_between"
+            return Comparison(ranged.field, opposite, ranged.values)
+        return Negation(self._node(inner))
 
     def _is_infix(self, inner: Any) -> bool:
-        """Whether NOT stood behind the field: what stands before the field's name is not that NOT."""
-        before = self._text[: self._position(inner.this)].rstrip().casefold()
-        return not before.endswith("not")
+        """Whether NOT stands behind the field, as in `a NOT IN (…)`; sqlglot's tree does not tell."""
+        name: Any = inner.this
+        if not isinstance(name, self._exp.Column):
+            return False
+        end = int(name.this.meta.get("end", -1))
+        return self._text[end + 1 :].lstrip()[:3].casefold() == "not"
 
     def _comparison(self, node: Any) -> Comparison:
         exp = self._exp
         operator = self._comparisons.get(type(node))
-        if operator is not None:
-            field = self._field(node.left)
-            return self._checked(node, field, operator, (node.right,))
-        if isinstance(node, exp.In) and node.expressions and not node.args.get("query"):
+        if operator is not None and self._has_only(node, "this", "expression"):
+            return self._checked(node, self._field(node.left), operator, (node.right,))
+        if isinstance(node, exp.In) and self._has_only(node, "this", "expressions"):
             return self._checked(node, self._field(node.this), "in", tuple(node.expressions))
-        if isinstance(node, exp.Between):
+        if isinstance(node, exp.Between) and self._has_only(node, "this", "low", "high"):
             bounds = (node.args["low"], node.args["high"])
             return self._checked(node, self._field(node.this), "between", bounds)
         if isinstance(node, exp.Is) and isinstance(node.expression, exp.Null):
             return Comparison(self._field(node.this), "is_null")
         raise self._refused(node, "expected a comparison such as WorkflowType = 'checkout'")
 
+    @staticmethod
+    def _has_only(node: Any, *wanted: str) -> bool:
+        return {name for name, value in node.args.items() if value} == set(wanted)
+
     def _checked(
         self, node: Any, field: Field, operator: Operator, literals: tuple[Any, ...]
     ) -> Comparison:
         if operator == "starts_with" and field.kind not in {"text", "words"}:
             raise self._refused(node, f"STARTS_WITH needs text, {field.name} is {field.kind}")
-        if field.kind in {"words", "bool", "status"} and operator in {
-            "<",
-            "<=",
-            ">",
-            ">=",
-            "between",
-        }:
+        ordered = operator in {"<", "<=", ">", ">=", "between"}
+        if ordered and field.kind in {"words", "bool", "status"}:
             raise self._refused(node, f"{field.name} has no order: use =, != or IN")
-        return Comparison(field, operator, tuple(self._value(field, one) for one in literals))
+        return Comparison(field, operator, tuple(self._value(node, field, one) for one in literals))
 
     def _field(self, node: Any) -> Field:
-        if not isinstance(node, self._exp.Column) or node.args.get("table"):
+        if not isinstance(node, self._exp.Column) or not self._has_only(node, "this"):
             raise self._refused(node, "expected the name of a field")
-        name = str(node.name)
+        column: Any = node
+        return self._named(str(column.name), self._position(column))
+
+    def _named(self, name: str, at: int) -> Field:
         field = find_field(name, self._attributes)
         if field is None:
             near = near_fields(name, self._attributes)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise self._refused(node, f"no field or search attribute {name!r}{hint}")
+            raise FilterSyntaxError(self._text, at, f"no field or search attribute {name!r}{hint}")
         return field
 
-    def _value(self, field: Field, literal: Any) -> Any:
+    def _value(self, node: Any, field: Field, literal: Any) -> Any:
         try:
             return read_literal(field, literal, self._now)
         except Unfit as unfit:
-            raise self._refused(literal, str(unfit)) from unfit
+            known = self._starts(literal)
+            at = min(known) if known else self._position(node)
+            raise FilterSyntaxError(self._text, at, str(unfit)) from unfit
 
     def _refused(self, node: Any, reason: str) -> FilterSyntaxError:
         return FilterSyntaxError(self._text, self._position(node), reason)
 
     def _position(self, node: Any) -> int:
         """Return where the leftmost part of the node stands in the text, 0 if the parser did not keep it."""
+        return min(self._starts(node), default=0)
+
+    @staticmethod
+    def _starts(node: Any) -> list[int]:
         if not hasattr(node, "walk"):
-            return 0
-        starts = [int(part.meta["start"]) for part in node.walk() if "start" in part.meta]
-        at = min(starts, default=self._offset) - self._offset
-        return max(0, min(at, len(self._text)))
+            return []
+        return [int(part.meta["start"]) for part in node.walk() if "start" in part.meta]
+
+
+def _head() -> list[Any]:
+    """Return the tokens that a condition stands behind in a query."""
+    from sqlglot import Token, TokenType
+
+    words = (("SELECT", "SELECT"), ("NUMBER", "1"), ("FROM", "FROM"), ("IDENTIFIER", "v"))
+    return [
+        Token(getattr(TokenType, kind), word, line=0, start=0, end=0)
+        for kind, word in (*words, ("WHERE", "WHERE"))
+    ]

@@ -2,16 +2,27 @@
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from aion_es.aggregates.status import WorkflowStatus
 from aion_es.projections.instants import to_micros
 from aion_es.visibility.fields import Field
 
-_UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS: Final = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+"""Microseconds in each."""
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:us|ms|s|m|h|d))+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d)")
+_LONGEST: Final = 2**62
+"""Microseconds; now, and as long before or after it, is a 64-bit number."""
 _STATUSES: Final = tuple(str(status) for status in WorkflowStatus)
 
 
@@ -66,6 +77,8 @@ def _text(field: Field, literal: Any) -> str:
     text = _string(literal)
     if text is None:
         raise Unfit(f"{field.name} is compared with text in single quotes")
+    if "\0" in text:
+        raise Unfit(f"{field.name} is compared with text, which holds no NUL character")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -113,16 +126,13 @@ def _bool(field: Field, literal: Any) -> int:
 def _time(field: Field, literal: Any, now: datetime) -> int:
     from sqlglot import exp
 
-    if isinstance(literal, exp.Paren):
-        return _time(field, literal.this, now)
-    if isinstance(literal, exp.Sub | exp.Add) and _is_now(literal.left):
-        span = timedelta(seconds=_seconds(field, _string(literal.right)))
-        try:
-            return to_micros(now - span if isinstance(literal, exp.Sub) else now + span)
-        except OverflowError as error:
-            raise Unfit(f"{field.name}: outside the years 1 to 9999") from error
+    while isinstance(literal, exp.Paren):
+        literal = literal.this
     if _is_now(literal):
         return to_micros(now)
+    if isinstance(literal, exp.Sub | exp.Add) and _is_now(literal.left):
+        span = _micros(field, _string(literal.right))
+        return to_micros(now) + (span if isinstance(literal, exp.Add) else -span)
     try:
         instant = datetime.fromisoformat(_string(literal) or "")
     except ValueError as error:
@@ -147,14 +157,23 @@ def _is_now(literal: Any) -> bool:
 
 def _span(field: Field, literal: Any) -> int:
     digits = _digits(literal)
-    seconds = _number(field, literal) if digits is not None else _seconds(field, _string(literal))
-    return round(seconds * 1_000_000)
+    if digits is None:
+        return _micros(field, _string(literal))
+    try:
+        micros = Decimal(digits) * _UNITS["s"]
+    except ArithmeticError as error:
+        raise Unfit(f"{field.name} is compared with a duration, or a number of seconds") from error
+    return _bounded(field, micros)
 
 
-def _seconds(field: Field, text: str | None) -> float:
+def _micros(field: Field, text: str | None) -> int:
     if text is None or not _DURATION.fullmatch(text):
         raise Unfit(f"{field.name}: a duration is written like '90s', '1h30m' or '2d'")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    if seconds > timedelta.max.total_seconds() / 2:
+    parts = (Decimal(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    return _bounded(field, sum(parts, Decimal(0)))
+
+
+def _bounded(field: Field, micros: Decimal) -> int:
+    if not -_LONGEST < micros < _LONGEST:
         raise Unfit(f"{field.name}: the duration is too long")
-    return seconds
+    return round(micros)

@@ -1,15 +1,13 @@
-"""Queries over runs: list, count, get and chain, by filters, in stable pages."""
+"""Queries over runs: list, count, get, chain and watch, by filters, in stable pages."""
 
-import base64
-import binascii
-import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import timedelta
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, TypeAlias, overload
 
-from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, Select, select
 
 from aion_es.aggregates.attributes import AttributeSchema
@@ -17,7 +15,6 @@ from aion_es.clock import Clock, SystemClock
 from aion_es.errors import (
     FilterSyntaxError,
     InvalidArgumentError,
-    InvalidPageTokenError,
     RunNotFoundError,
     WorkflowNotFoundError,
 )
@@ -25,14 +22,27 @@ from aion_es.events.values import AttributeType
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.projections.visibility import VisibilityProjection
-from aion_es.projections.visibility_tables import EXECUTIONS, SCHEMA
+from aion_es.projections.visibility_tables import EXECUTIONS
 from aion_es.store.port import Position
-from aion_es.visibility.compile import NARROW, Place, count_query, narrowing, page_query
+from aion_es.visibility.attributes import SearchAttributes
+from aion_es.visibility.builder import Condition, FieldOf
+from aion_es.visibility.compile import count_query, group_query
+from aion_es.visibility.fields import Field, find_field, near_fields
 from aion_es.visibility.filter import Filter, parse_filter
+from aion_es.visibility.page_tokens import Started, read_token, write_token
+from aion_es.visibility.pages import read_page
 from aion_es.visibility.rows import WorkflowExecution, execution_from
+from aion_es.visibility.watching import Marks, VisibilityChange, look
+
+Asked: TypeAlias = str | Condition
+"""A filter: its text, or what the builder makes."""
 
 MAX_PAGE: Final = 10_000
+MAX_GROUPS: Final = 10_000
 _PATIENCE: Final = timedelta(seconds=5)
+_PAGE: Final = 100
+_LOOK: Final = timedelta(milliseconds=200)
+_GROUPS: Final = {"status": "ExecutionStatus", "type": "WorkflowType"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +56,22 @@ class Page:
 
     rows: tuple[WorkflowExecution, ...]
     next_page_token: str | None
+    _write: Callable[[int], str] = field(repr=False, compare=False)
+
+    def token_after(self, index: int) -> str:
+        """Return what gives the page that begins behind row number `index`."""
+        return self._write(index)
 
 
 class Visibility:
     """What is known of all runs, by the read model: a moment behind the store, unless `at_least` is given.
 
-    A comparison with a field that a run does not have is false, and its NOT is true; use IS NULL and
-    IS NOT NULL to ask for that. On a KeywordList `=` and IN mean *contains*.
+    A filter is a text, as in `ExecutionStatus = 'Running' AND customer = 'ana'`, or a condition of
+    `aion_es.visibility`; empty for all. A comparison with a field that a run does not have is false, and
+    its NOT is true; use IS NULL and IS NOT NULL to ask for that. On a KeywordList `=` and IN mean *contains*.
+
+    Attributes:
+        attributes: The search attributes that a filter may name.
     """
 
     def __init__(
@@ -68,63 +87,65 @@ class Visibility:
         Args:
             read_model: With the tables of the `visibility` projection.
             runner: Waited for when `at_least` is given.
-            schema: Search attributes that this process registered; others are known from the events.
+            schema: Search attributes that this process registered; others are learnt when they are named.
             clock: Tells what `now()` in a filter is. Default: the system's.
         """
+        self.attributes = SearchAttributes(read_model, schema)
         self._read_model = read_model
         self._runner = runner
         self._schema = schema
         self._clock = clock or SystemClock()
-        self._learnt: dict[str, AttributeType] = {}
-
-    async def learn_schema(self) -> None:
-        """Register the search attributes that events have carried, as far as this process lacks them.
-
-        A name that is registered here with another type keeps the type that it has here.
-        """
-        for name, kind in (await self._recorded_types()).items():
-            if self._schema.get(name) is None:
-                self._schema.register(name, kind)
 
     async def list(
         self,
-        filter: str = "",
+        filter: Asked = "",
         *,
-        page_size: int = 100,
+        order_by: str = "",
+        page_size: int = _PAGE,
+        page_token: str | None = None,
         at_least: Position | None = None,
         timeout: timedelta = _PATIENCE,
     ) -> AsyncIterator[WorkflowExecution]:
-        """Yield the runs that `filter` asks for, newest first unless it says ORDER BY.
+        """Yield the runs that `filter` asks for, newest first unless an order is given.
 
-        A run that is there all the time comes exactly once, whatever is started or closed meanwhile.
+        A run that satisfies the filter all the time, and keeps its place in the order, comes exactly
+        once, whatever is started or closed meanwhile. `now()` stands for one instant in all pages.
 
         Args:
-            filter: Empty for all; else as in `ExecutionStatus = 'Running' AND customer = 'ana'`.
+            filter: Which runs.
+            order_by: As in `"total DESC"`, or `StartTime.asc()`; not beside an ORDER BY of the filter.
             page_size: Read at once.
+            page_token: Begin behind the page that gave it.
             at_least: First wait until the read model has seen this position: read your own writes.
             timeout: How long to wait for that.
 
         Raises:
-            FilterSyntaxError: The filter cannot be understood.
+            FilterSyntaxError: The filter or the order cannot be understood.
+            InvalidPageTokenError: The token is damaged, or of another filter or order.
             ProjectionLagError: The read model did not come to `at_least` in time.
             InvalidArgumentError: `page_size` is not 1–10,000.
         """
-        token: str | None = None
         while True:
             page = await self.page(
-                filter, page_size=page_size, page_token=token, at_least=at_least, timeout=timeout
+                filter,
+                order_by=order_by,
+                page_size=page_size,
+                page_token=page_token,
+                at_least=at_least,
+                timeout=timeout,
             )
             for row in page.rows:
                 yield row
-            token, at_least = page.next_page_token, None
-            if token is None:
+            page_token, at_least = page.next_page_token, None
+            if page_token is None:
                 return
 
     async def page(
         self,
-        filter: str = "",
+        filter: Asked = "",
         *,
-        page_size: int = 100,
+        order_by: str = "",
+        page_size: int = _PAGE,
         page_token: str | None = None,
         at_least: Position | None = None,
         timeout: timedelta = _PATIENCE,
@@ -133,52 +154,134 @@ class Visibility:
 
         Args:
             filter: As `list` takes it.
+            order_by: As `list` takes it.
             page_size: At most so many rows, 1–10,000.
-            page_token: From the page before, asked for with the same filter; `None` for the first page.
+            page_token: From the page before, asked for with the same filter and order; `None` for the
+                first page.
             at_least: First wait until the read model has seen this position.
             timeout: How long to wait for that.
 
         Raises:
-            FilterSyntaxError: The filter cannot be understood.
-            InvalidPageTokenError: The token is damaged, or of another filter.
+            FilterSyntaxError: The filter or the order cannot be understood.
+            InvalidPageTokenError: The token is damaged, or of another filter or order.
             ProjectionLagError: The read model did not come to `at_least` in time.
             InvalidArgumentError: `page_size` is not 1–10,000.
         """
         if not 1 <= page_size <= MAX_PAGE:
             raise InvalidArgumentError("page_size", f"must be 1–{MAX_PAGE:,}, got {page_size}")
-        asked = await self._asked(filter, at_least, timeout)
-        mark = _fingerprint(filter)
-        after = None if page_token is None else _place(page_token, mark)
-        found = await self._read_model.read(partial(_read_page, asked, after, page_size + 1))
-        rows = tuple(execution_from(row) for row in found[:page_size])
-        last = found[page_size - 1] if len(found) > page_size else None
-        token = None if last is None else _token(mark, (last.sort_value, last.run_id))
-        return Page(rows, token)
+        started = None if page_token is None else read_token(page_token)
+        now = self._clock.now() if started is None else started.now
+        asked = await self._parsed(filter, now, order_by)
+        await self._wait(at_least, timeout)
+        found = await self._read_model.read(partial(_read_page, asked, started, page_size + 1))
+        shown = found[:page_size]
 
-    @overload
-    async def count(self, filter: str = "", group_by: None = None) -> int: ...
+        def write(index: int) -> str:
+            return write_token(asked, now, (shown[index].sort_value, shown[index].run_id))
 
-    @overload
-    async def count(self, filter: str, group_by: Literal["status", "type"]) -> dict[str, int]: ...
+        following = write(-1) if len(found) > page_size else None
+        return Page(tuple(execution_from(row) for row in shown), following, write)
 
     @overload
     async def count(
-        self, filter: str = "", *, group_by: Literal["status", "type"]
+        self,
+        filter: Asked = "",
+        group_by: None = None,
+        *,
+        at_least: Position | None = None,
+        timeout: timedelta = _PATIENCE,
+    ) -> int: ...
+
+    @overload
+    async def count(
+        self,
+        filter: Asked,
+        group_by: str | FieldOf[Any],
+        *,
+        at_least: Position | None = None,
+        timeout: timedelta = _PATIENCE,
+    ) -> dict[str, int]: ...
+
+    @overload
+    async def count(
+        self,
+        filter: Asked = "",
+        *,
+        group_by: str | FieldOf[Any],
+        at_least: Position | None = None,
+        timeout: timedelta = _PATIENCE,
     ) -> dict[str, int]: ...
 
     async def count(
-        self, filter: str = "", group_by: Literal["status", "type"] | None = None
+        self,
+        filter: Asked = "",
+        group_by: str | FieldOf[Any] | None = None,
+        *,
+        at_least: Position | None = None,
+        timeout: timedelta = _PATIENCE,
     ) -> int | dict[str, int]:
-        """Return how many runs `filter` asks for; with `group_by`, by status or by workflow type.
+        """Return how many runs `filter` asks for; with `group_by`, by each value of a field.
+
+        Args:
+            filter: Which runs.
+            group_by: `"status"`, `"type"`, or a field of text: built in, String or KeywordList. Groups come
+                in order of their values. A run without a value is in none; a run with several words is
+                counted once for each.
+            at_least: First wait until the read model has seen this position.
+            timeout: How long to wait for that.
 
         Raises:
             FilterSyntaxError: The filter cannot be understood.
+            InvalidArgumentError: There is no such field, it is not of text, or it has more than 10,000
+                values.
+            ProjectionLagError: The read model did not come to `at_least` in time.
         """
-        asked = await self._asked(filter, None, _PATIENCE)
-        rows = await self._all(count_query(asked, group_by))
-        if group_by is None:
-            return int(rows[0][0])
-        return {group: int(number) for group, number in rows}
+        asked = await self._parsed(filter, self._clock.now())
+        group = None if group_by is None else await self._group_field(group_by)
+        await self._wait(at_least, timeout)
+        if group is None:
+            return int((await self._all(count_query(asked)))[0][0])
+        groups = await self._all(group_query(asked, group, MAX_GROUPS + 1))
+        if len(groups) > MAX_GROUPS:
+            raise InvalidArgumentError(
+                "group_by", f"{group.name} has more than {MAX_GROUPS:,} values"
+            )
+        return {value: int(number) for value, number in groups}
+
+    async def watch(
+        self,
+        filter: Asked = "",
+        *,
+        interval: timedelta = _LOOK,
+        at_least: Position | None = None,
+        timeout: timedelta = _PATIENCE,
+    ) -> AsyncGenerator[VisibilityChange]:
+        """Yield what becomes of the runs that `filter` asks for, for ever; first an `enter` for each.
+
+        The rows are looked at again and again: a run that came and went between two looks is not told
+        of, one that changed twice is told of once. `now()` moves. An ORDER BY has no effect.
+
+        Args:
+            filter: Which runs; at most 10,000 at a time.
+            interval: Between two looks, and four times as long as a look takes if that is longer.
+            at_least: Before the first look wait until the read model has seen this position.
+            timeout: How long to wait for that.
+
+        Raises:
+            FilterSyntaxError: The filter cannot be understood.
+            InvalidArgumentError: More than 10,000 runs satisfy it, now or later.
+            ProjectionLagError: The read model did not come to `at_least` in time.
+        """
+        marks: Marks = {}
+        await self._wait(at_least, timeout)
+        while True:
+            began = time.monotonic()
+            asked = await self._parsed(filter, self._clock.now())
+            marks, changes = await self._read_model.read(partial(look, asked, marks))
+            for change in changes:
+                yield change
+            took = time.monotonic() - began
+            await asyncio.sleep(max(interval.total_seconds(), 4 * took))
 
     async def get(self, workflow_id: str, run_id: str | None = None) -> WorkflowExecution:
         """Return one run: the newest of `workflow_id`, or `run_id`.
@@ -223,31 +326,37 @@ class Visibility:
         )
         return [execution_from(row) for row in await self._all(query)]
 
-    async def _asked(self, text: str, at_least: Position | None, patience: timedelta) -> Filter:
-        asked = await self._parsed(text)
+    async def _wait(self, at_least: Position | None, patience: timedelta) -> None:
         if at_least is not None:
             await self._runner.wait_until(
                 at_least, projection=VisibilityProjection.name, timeout=patience
             )
-        return asked
 
-    async def _parsed(self, text: str) -> Filter:
+    async def _parsed(self, filter: Asked, now: datetime, order_by: str = "") -> Filter:
+        text = _text(filter)
         try:
-            return parse_filter(text, self._types(), self._clock.now)
+            return parse_filter(text, self._types(), lambda: now, order_by)
         except FilterSyntaxError:
-            # It may name an attribute that came with an event of another process.
-            known, self._learnt = self._learnt, await self._recorded_types()
-            if self._learnt == known:
+            # It may name an attribute of another process.
+            if not await self.attributes.learn():
                 raise
-        return parse_filter(text, self._types(), self._clock.now)
+        return parse_filter(text, self._types(), lambda: now, order_by)
+
+    async def _group_field(self, group_by: str | FieldOf[Any]) -> Field:
+        name = group_by.name if isinstance(group_by, FieldOf) else _GROUPS.get(group_by, group_by)
+        found = find_field(name, self._types())
+        if found is None and await self.attributes.learn():
+            found = find_field(name, self._types())
+        if found is None:
+            near = near_fields(name, self._types())
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise InvalidArgumentError("group_by", f"no field or search attribute {name!r}{hint}")
+        if found.kind not in {"text", "words", "status"}:
+            raise InvalidArgumentError("group_by", f"needs text, {name} is {found.kind}")
+        return found
 
     def _types(self) -> dict[str, AttributeType]:
-        known = dict(self._learnt)
-        known.update((name, self._schema[name]) for name in self._schema.names)
-        return known
-
-    async def _recorded_types(self) -> dict[str, AttributeType]:
-        return {name: kind for name, kind in await self._all(select(SCHEMA))}  # noqa: C416 - rows, not pairs
+        return {name: self._schema[name] for name in self._schema}
 
     async def _all(self, query: Select[Any]) -> "list_[Any]":
         def run(connection: Connection) -> list_[Any]:
@@ -261,38 +370,15 @@ list_ = list
 """The built-in, under a name that `Visibility.list` does not hide."""
 
 
+def _text(filter: object) -> str:
+    if isinstance(filter, str | Condition):
+        return str(filter)
+    # Such as the False that `SearchAttribute("customer", str) == "ana"` is.
+    raise InvalidArgumentError("filter", f"is a text or a condition, not {filter!r}")
+
+
 def _read_page(
-    asked: Filter, after: Place | None, limit: int, connection: Connection
+    asked: Filter, started: Started | None, limit: int, connection: Connection
 ) -> list_[Any]:
-    narrow = next(
-        (
-            comparison
-            for comparison, count in narrowing(asked)
-            if connection.execute(count).scalar_one() <= NARROW
-        ),
-        None,
-    )
-    rows: Any = connection.execute(page_query(asked, after, limit, narrow)).all()
-    return [*rows]
-
-
-def _fingerprint(filter: str) -> str:
-    return hashlib.sha256(filter.strip().encode(errors="replace")).hexdigest()[:16]
-
-
-def _token(mark: str, place: Place) -> str:
-    return base64.urlsafe_b64encode(to_json([mark, *place])).decode()
-
-
-def _place(token: str, mark: str) -> Place:
-    try:
-        parts: Any = from_json(base64.b64decode(token, altchars=b"-_", validate=True))
-        found, value, run_id = parts
-        fits = value is None or isinstance(value, str | float) or -(2**63) <= value < 2**63
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise InvalidPageTokenError(token, "it is damaged") from error
-    if not isinstance(run_id, str) or not fits:
-        raise InvalidPageTokenError(token, "it is damaged")
-    if found != mark:
-        raise InvalidPageTokenError(token, "it belongs to another filter")
-    return value, run_id
+    after = None if started is None else started.place_in(asked)
+    return read_page(asked, after, limit, connection)

@@ -1,66 +1,35 @@
 """The runner: rows and checkpoint together, whoever dies, fails or runs beside it."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, select
 
 from aion_es.errors import (
     InvalidArgumentError,
     ProjectionLagError,
     SubscriptionDroppedError,
-    UnsupportedStoreVersionError,
 )
 from aion_es.events import workflow as ev
 from aion_es.ids import StreamName
-from aion_es.projections import Projection, ProjectionRunner, ReadModel
+from aion_es.projections import ProjectionRunner, ReadModel
 from aion_es.store.memory import MemoryEventStore, MemorySubscription
-from aion_es.store.port import ANY, START, Appended, Position, RecordedEvent
-from tests.unit.projections.histories import new_event, scheduled, started
-
-STREAM = StreamName("aion_workflow-w")
-SEEN = Table(
-    "seen",
-    MetaData(),
-    Column("n", Integer, primary_key=True),
-    Column("place", Integer),
-    Column("type", Text),
+from aion_es.store.port import ANY, START, Position
+from tests.unit.projections.histories import new_event, started
+from tests.unit.projections.logs import (
+    OTHER,
+    PATIENCE,
+    STREAM,
+    Breaking,
+    Log,
+    append,
+    append_poison,
+    places,
+    runner_of,
+    running,
+    stored_places,
 )
-
-
-class Log(Projection):
-    """Writes every event down; a doubled or a lost one shows."""
-
-    name: ClassVar[str] = "log"
-    tables: ClassVar[Sequence[Table]] = (SEEN,)
-
-    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-        first = connection.execute(select(func.count()).select_from(SEEN)).scalar_one()
-        rows = [
-            {"n": first + i, "place": e.position.commit, "type": e.type}
-            for i, e in enumerate(batch)
-        ]
-        if rows:
-            connection.execute(SEEN.insert(), rows)
-
-
-class Breaking(Log):
-    """Cannot handle an ActivityScheduled until it is mended."""
-
-    name: ClassVar[str] = "breaking"
-    tables: ClassVar[Sequence[Table]] = (
-        Table("other", MetaData(), Column("n", Integer, primary_key=True)),
-    )
-    broken = True
-
-    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-        if self.broken and any(event.type == "ActivityScheduled" for event in batch):
-            raise LookupError("no such thing")
 
 
 class Dropping(MemoryEventStore):
@@ -78,55 +47,9 @@ class Dropping(MemoryEventStore):
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[MemoryEventStore]:
-    made = MemoryEventStore()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ReadModel]:
-    async with await ReadModel.open("sqlite://") as made:
-        yield made
-
-
-def runner_of(
-    store: MemoryEventStore, model: ReadModel, *projections: Projection, max_batch: int = 100
-) -> ProjectionRunner:
-    return ProjectionRunner(
-        store,
-        model,
-        projections,
-        prefix="aion_",
-        max_batch=max_batch,
-        first_delay=timedelta(milliseconds=1),
-        last_delay=timedelta(milliseconds=5),
-    )
-
-
-@asynccontextmanager
-async def running(*runners: ProjectionRunner) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(runner.run()) for runner in runners]
-        yield
-        for task in tasks:
-            task.cancel()
-
-
-async def append(store: MemoryEventStore, count: int) -> Appended:
-    events = [new_event(started(f"r{number}")) for number in range(count)]
-    for event in events[:-1]:
-        await store.append(STREAM, [event], ANY)
-    return await store.append(STREAM, events[-1:], ANY)
-
-
-async def places(model: ReadModel) -> list[int]:
-    query = select(SEEN.c.place).order_by(SEEN.c.n)
-    return await model.read(lambda connection: list(connection.execute(query).scalars()))
-
-
-async def end_places(store: MemoryEventStore) -> list[int]:
-    return [event.position.commit async for event in store.read_all()]
+def open_subscriptions(store: MemoryEventStore) -> Callable[[], int]:
+    """How many subscriptions of the store are open."""
+    return lambda: len(store._subscriptions)
 
 
 async def test_every_event_is_handled_once_in_the_stores_order(
@@ -138,7 +61,7 @@ async def test_every_event_is_handled_once_in_the_stores_order(
         await runner.wait_until_caught_up()
         last = await append(store, 4)
         await runner.wait_until(last.position, projection="log")
-    assert await places(model) == await end_places(store)
+    assert await places(model) == await stored_places(store)
 
 
 async def test_a_new_runner_goes_on_from_the_checkpoint(
@@ -149,15 +72,17 @@ async def test_a_new_runner_goes_on_from_the_checkpoint(
         runner = runner_of(store, model, Log(), max_batch=2)
         async with running(runner):
             await runner.wait_until_caught_up()
-    assert await places(model) == await end_places(store)
+    assert await places(model) == await stored_places(store)
 
 
 async def test_two_runners_on_one_read_model_count_no_event_twice(
-    store: MemoryEventStore, tmp_path: Path
+    store: MemoryEventStore, read_model_url: str
 ) -> None:
-    url = f"sqlite:///{tmp_path}/model.db"
     await append(store, 60)
-    async with await ReadModel.open(url) as one, await ReadModel.open(url) as other:
+    async with (
+        await ReadModel.open(read_model_url) as one,
+        await ReadModel.open(read_model_url) as other,
+    ):
         runners = [runner_of(store, model, Log(), max_batch=2) for model in (one, other)]
         for runner in runners:
             await runner.prepare()
@@ -167,14 +92,14 @@ async def test_two_runners_on_one_read_model_count_no_event_twice(
             last = await append(store, 10)
             for runner in runners:
                 await runner.wait_until(last.position, projection="log")
-        assert await places(one) == await end_places(store)
+        assert await places(one) == await stored_places(store)
 
 
 async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_where(
     store: MemoryEventStore, model: ReadModel
 ) -> None:
     await append(store, 2)
-    await store.append(STREAM, [new_event(scheduled(0))], ANY)
+    await append_poison(store)
     last = await append(store, 2)
     breaking = Breaking()
     runner = runner_of(store, model, Log(), breaking)
@@ -196,6 +121,30 @@ async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_wher
         breaking.broken = False
         await runner.wait_until(last.position, projection="breaking", timeout=timedelta(seconds=10))
         assert (await runner.status())[1].error is None
+    assert await places(model, OTHER) == await stored_places(store)
+
+
+async def test_a_projection_that_was_mended_shares_a_subscription_again(
+    store: MemoryEventStore, model: ReadModel, open_subscriptions: Callable[[], int]
+) -> None:
+    await append(store, 2)
+    await append_poison(store)
+    last = await append(store, 2)
+    breaking = Breaking()
+    runner = runner_of(store, model, Log(), breaking)
+    async with running(runner):
+        await runner.wait_until(last.position, projection="log")
+        breaking.broken = False
+        await runner.wait_until(last.position, projection="breaking", timeout=PATIENCE)
+        last = await append(store, 1)
+        for name in ("log", "breaking"):
+            await runner.wait_until(last.position, projection=name, timeout=PATIENCE)
+        assert open_subscriptions() == 1
+        last = await append(store, 3)
+        for name in ("log", "breaking"):
+            await runner.wait_until(last.position, projection=name, timeout=PATIENCE)
+    assert await places(model) == await stored_places(store)
+    assert await places(model, OTHER) == await stored_places(store)
 
 
 async def test_a_dropped_subscription_is_opened_again_after_the_last_handled_event(
@@ -206,7 +155,7 @@ async def test_a_dropped_subscription_is_opened_again_after_the_last_handled_eve
     runner = runner_of(store, model, Log())
     async with running(runner):
         await runner.wait_until(last.position, projection="log", timeout=timedelta(seconds=10))
-    assert await places(model) == await end_places(store)
+    assert await places(model) == await stored_places(store)
     assert store.refused == 1
     await store.aclose()
 
@@ -225,20 +174,32 @@ async def test_only_wanted_event_types_reach_the_handler(
     assert await places(model) == [last.position.commit]
 
 
-async def test_a_raised_version_folds_everything_anew(
+async def test_of_several_prefixes_exactly_their_streams_come(
     store: MemoryEventStore, model: ReadModel
 ) -> None:
-    class Newer(Log):
-        version: ClassVar[int] = 2
+    runner = ProjectionRunner(store, model, [Log()], prefix=("aion_a-", "aion_b-"))
+    wanted = []
+    for name in ("aion_a-1", "aion_c-1", "aion_b-1", "other_a-1", "aion_a-2"):
+        done = await store.append(StreamName(name), [new_event(started())], ANY)
+        if name[:7] in {"aion_a-", "aion_b-"}:
+            wanted.append(done.position.commit)
+    async with running(runner):
+        await runner.wait_until_caught_up()
+    assert await places(model) == wanted
 
-    await append(store, 3)
-    for projection in (Log(), Newer()):
-        runner = runner_of(store, model, projection)
-        async with running(runner):
-            await runner.wait_until_caught_up()
-    assert await places(model) == await end_places(store)
-    with pytest.raises(UnsupportedStoreVersionError):
-        await runner_of(store, model, Log()).prepare()
+
+async def test_to_wait_for_an_event_of_somebody_elses_is_not_to_wait_for_ever(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    await append(store, 1)
+    runner = runner_of(store, model, Log())
+    async with running(runner):
+        await runner.wait_until_caught_up()
+        foreign = await store.append(StreamName("other-1"), [new_event(started())], ANY)
+        await runner.wait_until(foreign.position, projection="log", timeout=PATIENCE)
+        to_come = Position(foreign.position.commit + 1, foreign.position.prepare + 1)
+        with pytest.raises(ProjectionLagError):
+            await runner.wait_until(to_come, projection="log", timeout=timedelta(seconds=1))
 
 
 async def test_a_position_that_is_not_reached_in_time_is_a_lag_error(

@@ -25,8 +25,8 @@ from aion_es.projections.checkpoints import install
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import NO_STREAM, Position
 from aion_es.visibility import Visibility
-from aion_es.visibility.compile import page_query
 from aion_es.visibility.filter import parse_filter
+from aion_es.visibility.pages import page_query
 from tests.unit.projections.histories import NOON, History, new_event, started
 
 
@@ -246,7 +246,7 @@ async def test_a_stuck_run_shows_its_reason_until_it_closes(
 
 async def test_the_schema_is_learnt_from_the_events(model: ReadModel) -> None:
     schema = AttributeSchema()
-    await Visibility(model, None, schema).learn_schema()  # type: ignore[arg-type]  # the runner is not asked
+    await Visibility(model, None, schema).attributes.learn()  # type: ignore[arg-type]  # the runner is not asked
     assert {name: schema[name] for name in schema.names} == {
         "customer": "String",
         "ratio": "Float",

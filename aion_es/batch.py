@@ -1,0 +1,342 @@
+"""Batches: one command to every run that a filter asks for, at a bounded rate, resumable."""
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+
+from pydantic_core import from_json, to_json
+
+from aion_es.authoring.channels import Signal
+from aion_es.client import WorkflowClient, WorkflowHandle
+from aion_es.errors import (
+    AionError,
+    EngineClosedError,
+    InvalidArgumentError,
+    InvalidPageTokenError,
+    InvalidStateError,
+    RunClosedError,
+    RunNotFoundError,
+    WorkflowNotFoundError,
+)
+from aion_es.ids import RunId, WorkflowId
+
+if TYPE_CHECKING:
+    from aion_es.store.port import Position
+    from aion_es.visibility.query import Asked, Page, Visibility
+
+T = TypeVar("T")
+
+Operation: TypeAlias = Literal["cancel", "terminate", "signal", "pause", "resume"]
+Apply: TypeAlias = Callable[[WorkflowHandle[Any], str], Awaitable[None]]
+"""Gives the command to one run; told the batch's id, the same again when it is resumed."""
+
+RATE: Final = 100.0
+"""Workflows per second, unless said otherwise: little beside what the engine does at the same time."""
+_AT_ONCE: Final = 10
+"""Commands under way at a time; they share the store's commits."""
+_TOO_LATE: Final = (WorkflowNotFoundError, RunNotFoundError, RunClosedError, InvalidStateError)
+"""What a run that went on by itself refuses: there is nothing left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What became of the command for one run.
+
+    Attributes:
+        status: `done`: it is recorded; `skipped`: the run is closed, or in that state already; `failed`:
+            try again.
+        error: Why, unless it is done.
+    """
+
+    workflow_id: WorkflowId
+    run_id: RunId
+    status: Literal["done", "skipped", "failed"]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is.
+
+    Attributes:
+        outcome: Of the run that was handled last.
+        handled: Runs so far, those before it was resumed included.
+        total: Runs that the filter asked for when the batch began.
+        resume_token: What goes on behind this run: give it as `resume_from`, also in another process.
+    """
+
+    outcome: BatchOutcome
+    handled: int
+    total: int
+    resume_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What a batch did, or would do.
+
+    Attributes:
+        total: Runs that the filter asked for when the batch began, before it was broken off if it was.
+        outcomes: Of each run since it began or was resumed, in order; empty for a dry run.
+    """
+
+    operation: Operation
+    total: int
+    dry_run: bool
+    outcomes: tuple[BatchOutcome, ...] = ()
+
+    def count(self, status: Literal["done", "skipped", "failed"]) -> int:
+        """Return how many runs had this outcome."""
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+
+OnProgress: TypeAlias = Callable[[BatchProgress], object]
+
+
+class Batches:
+    """Commands for many runs at once: those that a filter asks for, as it finds them page by page.
+
+    Each run gets the command as if through a handle of its own, so what is recorded is the same. A run
+    that is started while the batch runs may be met or not. Every method takes:
+
+    - `filter`: which runs, as in `visibility.list`; closed ones among them are skipped.
+    - `dry_run`: only count them.
+    - `rate`: workflows per second, at most. Default 100.
+    - `on_progress`: called for every run, in order; what it raises ends the batch.
+    - `resume_from`: the token of the last progress of a batch that was broken off, with the same operation
+      and filter: no run is met twice that was reported, and a signal is not received twice by any.
+    - `at_least`: first wait until the read model has seen this position.
+
+    and raises `FilterSyntaxError`, `ProjectionLagError`, `InvalidArgumentError` for a rate that is not above
+    0, `InvalidPageTokenError` for a token that is damaged or of another batch, and `EngineClosedError` when
+    the engine closes meanwhile. What befalls a single run is its outcome, and never ends the batch.
+    """
+
+    def __init__(self, client: WorkflowClient, visibility: "Visibility") -> None:
+        """Give commands through `client` to what `visibility` finds."""
+        self._client = client
+        self._visibility = visibility
+
+    async def cancel(
+        self,
+        filter: "Asked",
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+        rate: float = RATE,
+        on_progress: OnProgress | None = None,
+        resume_from: str | None = None,
+        at_least: "Position | None" = None,
+    ) -> BatchReport:
+        """Ask every run to end, as `WorkflowHandle.cancel` does."""
+        run = _Batch("cancel", filter, lambda handle, _: handle.cancel(reason), rate, on_progress)
+        return await self._run(run, dry_run, resume_from, at_least)
+
+    async def terminate(
+        self,
+        filter: "Asked",
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+        rate: float = RATE,
+        on_progress: OnProgress | None = None,
+        resume_from: str | None = None,
+        at_least: "Position | None" = None,
+    ) -> BatchReport:
+        """End every run at once, as `WorkflowHandle.terminate` does."""
+        run = _Batch(
+            "terminate", filter, lambda handle, _: handle.terminate(reason), rate, on_progress
+        )
+        return await self._run(run, dry_run, resume_from, at_least)
+
+    async def signal(
+        self,
+        filter: "Asked",
+        signal: Signal[T],
+        value: T,
+        *,
+        dry_run: bool = False,
+        rate: float = RATE,
+        on_progress: OnProgress | None = None,
+        resume_from: str | None = None,
+        at_least: "Position | None" = None,
+    ) -> BatchReport:
+        """Send every run a signal, as `WorkflowHandle.signal` does.
+
+        Raises:
+            PayloadError: The value is not of the channel's type; nothing was sent.
+            PayloadTooLargeError: It is larger than an event may be; nothing was sent.
+        """
+        self._client.message(signal, value, "checked before any is sent")
+
+        async def send(handle: WorkflowHandle[Any], batch_id: str) -> None:
+            await handle.signal(signal, value, signal_id=f"{batch_id}/{handle.run_id}")
+
+        run = _Batch("signal", filter, send, rate, on_progress)
+        return await self._run(run, dry_run, resume_from, at_least)
+
+    async def pause(
+        self,
+        filter: "Asked",
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        rate: float = RATE,
+        on_progress: OnProgress | None = None,
+        resume_from: str | None = None,
+        at_least: "Position | None" = None,
+    ) -> BatchReport:
+        """Hold every run, as `WorkflowHandle.pause` does."""
+        run = _Batch("pause", filter, lambda handle, _: handle.pause(reason), rate, on_progress)
+        return await self._run(run, dry_run, resume_from, at_least)
+
+    async def resume(
+        self,
+        filter: "Asked",
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        rate: float = RATE,
+        on_progress: OnProgress | None = None,
+        resume_from: str | None = None,
+        at_least: "Position | None" = None,
+    ) -> BatchReport:
+        """Let every run that is held go on, as `WorkflowHandle.resume` does."""
+        run = _Batch("resume", filter, lambda handle, _: handle.resume(reason), rate, on_progress)
+        return await self._run(run, dry_run, resume_from, at_least)
+
+    async def _run(
+        self,
+        batch: "_Batch",
+        dry_run: bool,
+        resume_from: str | None,
+        at_least: "Position | None",
+    ) -> BatchReport:
+        total = await self._visibility.count(batch.filter, at_least=at_least)
+        if dry_run:
+            return BatchReport(batch.operation, total, dry_run=True)
+        place = _Place(self._client.ids.new(), total, 0, None)
+        if resume_from is not None:
+            place = _read(resume_from, batch.operation)
+        outcomes = await batch.run(self._client, self._visibility, place)
+        return BatchReport(batch.operation, place.total, False, tuple(outcomes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a batch goes on.
+
+    Attributes:
+        page_token: Behind the last run that was handled; `None` at the beginning.
+    """
+
+    batch_id: str
+    total: int
+    handled: int
+    page_token: str | None
+
+
+class _Batch:
+    """One command on its way to many runs."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        filter: "Asked",
+        apply: Apply,
+        rate: float,
+        on_progress: OnProgress | None,
+    ) -> None:
+        if not rate > 0:
+            raise InvalidArgumentError("rate", f"must be above 0 per second, got {rate}")
+        self.operation: Operation = operation
+        self.filter = filter
+        self._apply = apply
+        self._rate = rate
+        self._on_progress = on_progress
+
+    async def run(
+        self, client: WorkflowClient, visibility: "Visibility", place: _Place
+    ) -> list[BatchOutcome]:
+        """Handle every run behind `place`, a few at a time, and return what became of each."""
+        outcomes: list[BatchOutcome] = []
+        due = time.monotonic()
+        token, more = place.page_token, True
+        while more:
+            # Pages are short, so that a run is met soon after it was found.
+            page = await visibility.page(self.filter, page_size=_AT_ONCE, page_token=token)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due, time.monotonic() - 1.0) + len(page.rows) / self._rate
+            met = await self._give(client, page, place.batch_id)
+            for index, outcome in enumerate(met):
+                outcomes.append(outcome)
+                self._report(page, index, outcome, place, len(outcomes))
+            token, more = page.next_page_token, page.next_page_token is not None
+        return outcomes
+
+    async def _give(
+        self, client: WorkflowClient, page: "Page", batch_id: str
+    ) -> list[BatchOutcome]:
+        """Give the command to the runs of one page, all at once."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._outcome(client, row.workflow_id, row.run_id, batch_id))
+                    for row in page.rows
+                ]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return [task.result() for task in tasks]
+
+    async def _outcome(
+        self, client: WorkflowClient, workflow_id: WorkflowId, run_id: RunId, batch_id: str
+    ) -> BatchOutcome:
+        outcome = partial(BatchOutcome, workflow_id, run_id)
+        try:
+            await self._apply(client.handle(workflow_id, run_id=run_id), batch_id)
+        except EngineClosedError:
+            raise
+        except _TOO_LATE as error:
+            return outcome("skipped", str(error))
+        except AionError as error:
+            return outcome("failed", f"{type(error).__name__}: {error}")
+        return outcome("done")
+
+    def _report(
+        self,
+        page: "Page",
+        index: int,
+        outcome: BatchOutcome,
+        place: _Place,
+        handled: int,
+    ) -> None:
+        if self._on_progress is None:
+            return
+        total, before = place.total, place.handled
+        here = _Place(place.batch_id, total, before + handled, page.token_after(index))
+        token = _written(self.operation, here)
+        self._on_progress(BatchProgress(outcome, here.handled, total, token))
+
+
+def _written(operation: Operation, place: _Place) -> str:
+    fields = [operation, place.batch_id, place.total, place.handled, place.page_token]
+    return base64.urlsafe_b64encode(to_json(fields)).decode()
+
+
+def _read(token: str, operation: Operation) -> _Place:
+    try:
+        fields: Any = from_json(base64.b64decode(token, altchars=b"-_", validate=True))
+        found, batch_id, total, handled, page_token = fields
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InvalidPageTokenError(token, "it is damaged") from error
+    texts = all(isinstance(one, str) for one in (found, batch_id, page_token))
+    if not texts or not isinstance(total, int) or not isinstance(handled, int):
+        raise InvalidPageTokenError(token, "it is damaged")
+    if found != operation:
+        raise InvalidPageTokenError(token, f"it belongs to a batch of {found}")
+    return _Place(batch_id, total, handled, page_token)

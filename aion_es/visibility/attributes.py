@@ -1,0 +1,136 @@
+"""Which search attributes there are, in every process: registered ones, and those that events carried."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, MetaData, Table, Text, select
+
+from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.errors import ConflictingAttributeTypeError
+from aion_es.events.attributes import SearchAttribute
+from aion_es.events.values import AttributeType
+from aion_es.projections import bulk
+from aion_es.projections.read_model import ReadModel
+from aion_es.projections.visibility_tables import SCHEMA
+
+REGISTERED: Final = Table(
+    "registered_attributes",
+    MetaData(),
+    Column("name", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+)
+"""What was registered, whether or not an event carries it. Made by the read model's migrations: it does not
+follow from the events, so a rebuild must not drop it."""
+
+
+class SearchAttributes:
+    """The search attributes of a read model: grows only, and a registered type never changes.
+
+    Registering is a row, not a change of a table: it takes no rebuild, and the attribute is indexed at
+    once. Every process that shares the read model knows it from then on.
+    """
+
+    def __init__(self, read_model: ReadModel, schema: AttributeSchema) -> None:
+        """Keep `schema`, what this process knows, in step with `read_model`, what all do."""
+        self._read_model = read_model
+        self._schema = schema
+
+    async def register(self, *attributes: SearchAttribute[Any]) -> None:
+        """Register attributes for every process, all or none. The same again is fine.
+
+        Raises:
+            ConflictingAttributeTypeError: A name is registered with another type, here, by another
+                process, or by an event; nothing was registered.
+            StoreError: The read model cannot be written; nothing was registered.
+        """
+        AttributeSchema(*attributes)  # two of them may contradict each other
+        for attribute in attributes:
+            _require_same(attribute, self._schema.get(attribute.name))
+        types: dict[str, AttributeType] = {one.name: one.type for one in attributes}
+        await self._read_model.write(partial(_register, types))
+        for attribute in attributes:
+            self._schema.register(attribute)
+
+    async def all(self) -> Mapping[str, AttributeType]:
+        """Return every attribute's type by name, in order of the names.
+
+        Raises:
+            StoreError: The read model cannot be read.
+        """
+        await self.learn()
+        return MappingProxyType({name: self._schema[name] for name in sorted(self._schema)})
+
+    async def learn(self) -> bool:
+        """Take in what other processes registered, and what events carried; False if it was known.
+
+        A name that this process knows with another type keeps the type that it has here.
+
+        Raises:
+            StoreError: The read model cannot be read.
+        """
+        known = len(self._schema)
+        for name, kind in (await self._read_model.read(_types)).items():
+            if self._schema.get(name) is None:
+                self._schema.register(name, kind)
+        return len(self._schema) > known
+
+    async def publish(self) -> None:
+        """Register for every process what this one knows, and take in what the others do.
+
+        Raises:
+            ConflictingAttributeTypeError: A name has another type elsewhere; nothing was registered.
+            StoreError: The read model cannot be reached; nothing was registered.
+        """
+        await self.learn()
+        known = await self._read_model.read(_types)
+        own: dict[str, AttributeType] = {name: self._schema[name] for name in self._schema}
+        if own != known:
+            await self._read_model.write(partial(_register, own))
+
+    async def settle(self, values: Mapping[SearchAttribute[Any] | str, object | None]) -> None:
+        """Register the keys that this process has not met, and look up the names that it does not know.
+
+        Raises:
+            ConflictingAttributeTypeError: A key has another type in another process.
+            UnregisteredAttributeError: A name is registered nowhere; lists near names.
+            AttributeTypeError: A value does not fit.
+            StoreError: The read model cannot be reached. In all cases nothing was registered.
+        """
+        if all(_name(key) in self._schema for key in values):
+            return
+        await self.learn()
+        trial = AttributeSchema()
+        for name in self._schema:
+            trial.register(name, self._schema[name])
+        trial.typed(values)
+        keys = (key for key in values if isinstance(key, SearchAttribute))
+        await self.register(*(key for key in keys if key.name not in self._schema))
+
+
+def _name(key: SearchAttribute[Any] | str) -> str:
+    return key if isinstance(key, str) else key.name
+
+
+def _require_same(attribute: SearchAttribute[Any], existing: AttributeType | None) -> None:
+    if existing is not None and existing != attribute.type:
+        raise ConflictingAttributeTypeError(attribute.name, existing, attribute.type)
+
+
+def _types(connection: Connection) -> dict[str, AttributeType]:
+    """Return the type of every name; what an event carried stands before what was registered."""
+    found: dict[str, AttributeType] = {}
+    for table in (REGISTERED, SCHEMA):
+        rows: Any = connection.execute(select(table.c.name, table.c.type))
+        found.update((name, kind) for name, kind in rows)
+    return found
+
+
+def _register(types: Mapping[str, AttributeType], connection: Connection) -> None:
+    bulk.upsert(connection, REGISTERED, list(types.items()), keep=frozenset({"type"}))
+    # Read behind the write, which waits for another process's: what stands there now, stays.
+    found = _types(connection)
+    for name, requested in types.items():
+        if found[name] != requested:
+            raise ConflictingAttributeTypeError(name, found[name], requested)

@@ -1,0 +1,108 @@
+"""An operator has a projection pass over an event; recorded, and never without being told."""
+
+import pytest
+
+from aion_es.errors import InvalidArgumentError
+from aion_es.projections import ProjectionRunner, ProjectionStatus, ReadModel
+from aion_es.store.memory import MemoryEventStore
+from aion_es.store.port import Position
+from tests.unit.projections.logs import (
+    OTHER,
+    PATIENCE,
+    STREAM,
+    Breaking,
+    Log,
+    append,
+    append_poison,
+    places,
+    runner_of,
+    running,
+    stored_places,
+)
+
+
+async def standing_still(runner: ProjectionRunner, name: str = "breaking") -> ProjectionStatus:
+    """Return the status of the projection once it stands still."""
+    while True:
+        status = next(status for status in await runner.status() if status.name == name)
+        if status.failed_position is not None:
+            return status
+
+
+async def test_a_skipped_event_is_left_out_and_recorded_with_its_error(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    await append(store, 2)
+    poison = (await append_poison(store)).position
+    last = await append(store, 2)
+    runner = runner_of(store, model, Log(), Breaking())
+    async with running(runner):
+        status = await standing_still(runner)
+        assert status.failed_position == poison
+        await runner.skip("breaking", poison, reason="known to be bad")
+        await runner.wait_until(last.position, projection="breaking", timeout=PATIENCE)
+    wanted = [place for place in await stored_places(store) if place != poison.commit]
+    assert await places(model, OTHER) == wanted
+    assert await places(model) == await stored_places(store)
+    (skipped,) = await runner.skipped("breaking")
+    assert (skipped.position, skipped.version, skipped.reason) == (poison, 1, "known to be bad")
+    assert (skipped.error, skipped.event) == (
+        "LookupError: no such thing",
+        f"ActivityScheduled {STREAM}@2",
+    )
+
+
+async def test_a_projection_that_does_not_stand_there_skips_nothing(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    last = (await append(store, 2)).position
+    runner = runner_of(store, model, Log())
+    async with running(runner):
+        await runner.wait_until_caught_up()
+        for place in (last, Position(last.commit + 1, last.prepare + 1)):
+            with pytest.raises(InvalidArgumentError):
+                await runner.skip("log", place)
+    assert await runner.skipped("log") == []
+
+
+async def test_a_skip_holds_for_a_rebuild_and_for_the_next_process(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    await append_poison(store)
+    last = await append(store, 2)
+    for _ in range(2):
+        runner = runner_of(store, model, Breaking())
+        async with running(runner):
+            if not await runner.skipped("breaking"):
+                status = await standing_still(runner)
+                assert status.failed_position is not None
+                await runner.skip("breaking", status.failed_position)
+            await runner.wait_until(last.position, projection="breaking", timeout=PATIENCE)
+            await runner.rebuild("breaking")
+            await runner.wait_until_rebuilt("breaking", timeout=PATIENCE)
+    assert await places(model, OTHER) == (await stored_places(store))[1:]
+
+
+async def test_another_process_sees_why_a_projection_stands_still_and_may_have_it_skip(
+    store: MemoryEventStore, read_model_url: str
+) -> None:
+    await append(store, 1)
+    await append_poison(store)
+    last = await append(store, 1)
+    async with (
+        await ReadModel.open(read_model_url) as active,
+        await ReadModel.open(read_model_url) as asking,
+    ):
+        runner, operator = (
+            runner_of(store, active, Breaking()),
+            runner_of(store, asking, Breaking()),
+        )
+        async with running(runner):
+            await standing_still(runner)
+            status = await standing_still(operator)
+            assert (status.error, status.is_active) == ("LookupError: no such thing", False)
+            assert status.failed_position is not None
+            await operator.skip("breaking", status.failed_position)
+            await operator.wait_until(last.position, projection="breaking", timeout=PATIENCE)
+            (status,) = await operator.status()
+            assert (status.error, status.lag) == (None, 0)
