@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, inspect, select
 
-from aion_es.errors import InvalidArgumentError, UnsupportedStoreVersionError
+from aion_es.errors import InvalidArgumentError
 from aion_es.projections import Projection, ProjectionRunner, ReadModel
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import RecordedEvent
@@ -171,20 +171,6 @@ async def test_a_version_that_was_taken_back_before_the_swap_leaves_the_old_rows
     (status,) = await old.status()
     assert (status.version, status.rebuild) == (1, None)
     assert await places(model) == await stored_places(store)
-
-
-async def test_a_version_that_a_newer_program_wrote_is_refused(
-    store: MemoryEventStore, model: ReadModel
-) -> None:
-    class Newer(Log):
-        version: ClassVar[int] = 2
-
-    await append(store, 3)
-    for projection in (Log(), Newer()):
-        await caught_up(runner_of(store, model, projection))
-    assert await places(model) == await stored_places(store)
-    with pytest.raises(UnsupportedStoreVersionError):
-        await runner_of(store, model, Log()).prepare()
 
 
 async def test_tables_that_lack_a_column_of_the_new_version_are_replaced_at_once(

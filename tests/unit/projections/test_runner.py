@@ -10,6 +10,7 @@ from aion_es.errors import (
     InvalidArgumentError,
     ProjectionLagError,
     SubscriptionDroppedError,
+    UnsupportedStoreVersionError,
 )
 from aion_es.events import workflow as ev
 from aion_es.ids import StreamName
@@ -172,6 +173,22 @@ async def test_only_wanted_event_types_reach_the_handler(
     async with running(runner):
         await runner.wait_until(last.position, projection="log")
     assert await places(model) == [last.position.commit]
+
+
+async def test_a_raised_version_folds_everything_anew(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    class Newer(Log):
+        version: ClassVar[int] = 2
+
+    await append(store, 3)
+    for projection in (Log(), Newer()):
+        runner = runner_of(store, model, projection)
+        async with running(runner):
+            await runner.wait_until_caught_up()
+    assert await places(model) == await stored_places(store)
+    with pytest.raises(UnsupportedStoreVersionError):
+        await runner_of(store, model, Log()).prepare()
 
 
 async def test_of_several_prefixes_exactly_their_streams_come(
