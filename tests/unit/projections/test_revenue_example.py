@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from aion_es.store.url import open_store
 from examples.order_fulfilment.effects import Ledger
 from examples.order_fulfilment.orders import Order
 from examples.order_fulfilment.worker import work
 from examples.revenue_projection.__main__ import Line, main, revenue
+from examples.revenue_projection.revenue import RevenueProjection
+from tests.unit.projections.histories import rows_after
 
 
 def orders(first: int, count: int) -> list[Order]:
@@ -27,7 +30,7 @@ def orders(first: int, count: int) -> list[Order]:
 
 
 async def fulfil(db: Path, ledger: Path, taken: list[Order]) -> None:
-    book = Ledger(ledger) if ledger.exists() else Ledger.create(ledger)
+    book = Ledger.create(ledger)
     book.take_in(taken, [])
     await work(db, book, at_once=8, latency=0.0)
     book.close()
@@ -50,11 +53,26 @@ async def test_the_revenue_by_customer_is_that_of_the_completed_orders(
 ) -> None:
     db, ledger, taken = tmp_path / "aion.db", tmp_path / "ledger.db", orders(0, 20)
     await fulfil(db, ledger, taken)
-    for _ in range(2):  # the second time there is nothing to do
-        lines, total = await revenue(db, read_model_url, top=100)
-        assert by_customer(lines) == expected(taken)
-        assert (total.orders, total.cents) == (15, sum(c for _, c in expected(taken).values()))
+    await revenue(db, read_model_url, top=1)
+    lines, total = await revenue(db, read_model_url, top=100)  # nothing is new
+    assert by_customer(lines) == expected(taken)
+    assert (total.orders, total.cents) == (15, sum(c for _, c in expected(taken).values()))
     assert all(len(line.day) == len("2026-11-24") for line in lines)
+
+
+async def test_the_revenue_does_not_depend_on_how_the_events_are_cut_into_batches(
+    tmp_path: Path,
+) -> None:
+    db = tmp_path / "aion.db"
+    await fulfil(db, tmp_path / "ledger.db", orders(0, 12))
+    store = await open_store(f"sqlite:///{db}")
+    wants = RevenueProjection.wants or frozenset()
+    events = [event async for event in store.read_all() if event.type in wants]
+    await store.aclose()
+    whole = rows_after(RevenueProjection(), [events])
+    assert sum(row[2] for row in whole["revenue"]) == 9
+    assert whole["revenue_open_orders"] == []
+    assert rows_after(RevenueProjection(), [[event] for event in events]) == whole
 
 
 def test_without_events_it_says_what_to_do(
