@@ -1,18 +1,20 @@
 """The read model: the database that projections write and queries read, and the threads that reach it."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from aion_es.errors import StoreClosedError
+from aion_es.errors import StoreClosedError, StoreUnavailableError
 from aion_es.projections.databases import Database, open_database
 from aion_es.projections.migrations import migrate
 
@@ -152,7 +154,7 @@ class ReadModel:
         with self._translated():
             raw = self._database.write_engine.raw_connection()
             try:
-                raw.cursor().execute("PRAGMA journal_mode = WAL").close()
+                _enter_wal(raw.cursor())
             finally:
                 raw.close()
 
@@ -171,3 +173,25 @@ class ReadModel:
         self._write_thread.shutdown(wait=True)
         self._database.read_engine.dispose()
         self._database.write_engine.dispose()
+
+
+def _enter_wal(cursor: Any) -> None:
+    """Switch to WAL, patiently: SQLite does not wait by itself when another process is in the file just then.
+
+    Raises:
+        StoreUnavailableError: Somebody else kept it from that for five seconds.
+    """
+    for _ in range(_WAL_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                raise StoreUnavailableError(f"the read model cannot be opened: {error}") from error
+            time.sleep(_WAL_PAUSE)
+        else:
+            return
+    raise StoreUnavailableError("the read model is locked by another process")
+
+
+_WAL_PAUSE: Final = 0.01
+_WAL_TRIES: Final = 500
