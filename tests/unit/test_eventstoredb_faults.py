@@ -17,6 +17,7 @@ from aion_es.errors import (
 )
 from aion_es.ids import StreamName
 from aion_es.store.eventstoredb import EventStoreDBStore
+from aion_es.store.eventstoredb.client import Backoff
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import (
     ANY,
@@ -91,6 +92,23 @@ async def test_an_append_without_revision_whose_answer_was_lost_is_found_by_read
     assert (appended.revision, appended.position) == (4, events[-1].position)
 
 
+async def test_an_append_without_revision_is_not_repeated_by_a_leader_that_never_saw_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = MemoryEventStore()
+    old, new = LocalEventStoreDB(store=shared), LocalEventStoreDB(store=shared)
+    async with old, new, await EventStoreDBStore.open(old.uri) as store:
+        await store.append(STREAM, some_events(1), NO_STREAM)
+
+        async def lose_the_election(_: Backoff) -> None:
+            old.faults.step_down("127.0.0.1", new.port)
+
+        monkeypatch.setattr(Backoff, "pause", lose_the_election)
+        old.faults.lose_answer("BatchAppend")
+        assert (await store.append(STREAM, some_events(2), ANY)).revision == 2
+        assert await shared.head(STREAM) == 2
+
+
 async def test_a_server_that_is_not_ready_is_asked_again(
     server: LocalEventStoreDB, store: EventStoreDBStore
 ) -> None:
@@ -132,7 +150,7 @@ async def test_an_append_goes_to_the_leader_that_the_node_names() -> None:
     shared = MemoryEventStore()
     follower, leader = LocalEventStoreDB(store=shared), LocalEventStoreDB(store=shared)
     async with follower, leader:
-        port = int(leader.uri.partition("?")[0].rpartition(":")[2])
+        port = leader.port
         async with await EventStoreDBStore.open(follower.uri) as store:
             await store.append(STREAM, some_events(1), NO_STREAM)
             follower.faults.step_down("127.0.0.1", port)
@@ -144,7 +162,7 @@ async def test_a_subscription_goes_on_when_the_leader_moves() -> None:
     shared = MemoryEventStore()
     follower, leader = LocalEventStoreDB(store=shared), LocalEventStoreDB(store=shared)
     async with follower, leader:
-        port = int(leader.uri.partition("?")[0].rpartition(":")[2])
+        port = leader.port
         async with (
             await EventStoreDBStore.open(follower.uri) as store,
             store.subscribe_all() as subscription,
@@ -232,14 +250,55 @@ async def test_a_subscription_that_is_dropped_again_and_again_ends_with_a_typed_
     server.faults.clear()
 
 
+def no_looking_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("FIRST_PROBE", "LAST_PROBE"):
+        monkeypatch.setattr(f"aion_es.store.eventstoredb.checkpoints.{pause}", 600.0)
+
+
 async def test_a_quiet_subscription_moves_on_when_somebody_asks_for_the_stores_end(
-    store: EventStoreDBStore,
+    store: EventStoreDBStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    no_looking_by_itself(monkeypatch)
     async with asyncio.timeout(PATIENCE), store.subscribe_all(prefix="orders-") as subscription:
         assert await anext(subscription) == CaughtUp()
         await store.append(OTHER, some_events(1), NO_STREAM)
         end = await store.end_position()
         assert await anext(subscription) == Checkpoint(end)
+
+
+async def test_a_quiet_subscription_moves_on_by_itself(store: EventStoreDBStore) -> None:
+    async with asyncio.timeout(PATIENCE), store.subscribe_all(prefix="orders-") as subscription:
+        assert await anext(subscription) == CaughtUp()
+        appended = await store.append(OTHER, some_events(1), NO_STREAM)
+        assert await anext(subscription) == Checkpoint(appended.position)
+
+
+async def test_a_subscription_never_moves_past_an_event_that_is_on_its_way(
+    store: EventStoreDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_looking_by_itself(monkeypatch)
+    async with asyncio.timeout(PATIENCE), store.subscribe_all(prefix="orders-") as subscription:
+        assert await anext(subscription) == CaughtUp()
+        subscription._task.cancel()  # nothing arrives any more
+        await asyncio.wait({subscription._task})
+        quiet = await store.append(OTHER, some_events(1), NO_STREAM)
+        assert await subscription.move_on(quiet.position, 0)
+        await store.append(STREAM, some_events(1), NO_STREAM)
+        later = await store.append(OTHER, some_events(1), 0)
+        assert await anext(subscription) == Checkpoint(quiet.position)
+        assert not await subscription.move_on(later.position, 0)
+        assert subscription.reached == quiet.position
+
+
+async def test_a_subscription_does_not_trust_an_end_told_over_another_connection(
+    store: EventStoreDBStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_looking_by_itself(monkeypatch)
+    async with asyncio.timeout(PATIENCE), store.subscribe_all(prefix="orders-") as subscription:
+        assert await anext(subscription) == CaughtUp()
+        quiet = await store.append(OTHER, some_events(1), NO_STREAM)
+        assert not await subscription.move_on(quiet.position, 7)
+        assert await subscription.move_on(quiet.position, 0)
 
 
 @pytest.mark.parametrize("prefix", ["", "orders-", "nothing-"])

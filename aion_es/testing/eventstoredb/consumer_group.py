@@ -35,14 +35,12 @@ class Entry:
         resolved: The event and the link through which it was found.
         source: The event as it lies in the group's stream: what is acknowledged and parked.
         retries: How often it was delivered before.
-        holder: Who has it now.
         due_at: When it counts as unanswered; None for never.
     """
 
     resolved: Resolved
     source: RecordedEvent
     retries: int = 0
-    holder: "Member | None" = None
     due_at: float | None = None
 
     @property
@@ -150,7 +148,6 @@ class ConsumerGroup:
         self._pins = {bucket: owner for bucket, owner in self._pins.items() if owner is not member}
         held = list(member.entries())
         for entry in held:
-            entry.holder = None
             entry.retries += 1
         self.retrying.extendleft(reversed(held))
         self.dispatch()
@@ -199,7 +196,6 @@ class ConsumerGroup:
             self.room.set()
 
     def _hand(self, entry: Entry, member: Member) -> None:
-        entry.holder = member
         timeout = self.settings.message_timeout
         entry.due_at = time.monotonic() + timeout / 1000 if timeout > 0 else None
         member.holds.setdefault(entry.source.event_id, deque()).append(entry)
@@ -297,7 +293,6 @@ class ConsumerGroup:
         if not held:
             del member.holds[entry.source.event_id]
         member.held -= 1
-        entry.holder = None
         if entry in member.outbox:
             member.outbox.remove(entry)
 

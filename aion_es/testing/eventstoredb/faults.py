@@ -6,11 +6,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
 
 from aion_es.testing.eventstoredb.refusals import Refused, consumer_too_slow, not_leader
-
-APPENDS: Final = ("Append", "BatchAppend")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from aion_es.testing.eventstoredb.group_settings import (
     show_position,
 )
 from aion_es.testing.eventstoredb.ledger import Ledger, fresh_id
-from aion_es.testing.eventstoredb.reading import Reader, StreamNotFound
+from aion_es.testing.eventstoredb.reading import Reader
 from aion_es.testing.eventstoredb.refusals import (
     bad_request,
     group_dropped,
@@ -298,16 +298,10 @@ class PersistentSubscriptions:
                 else before(inner(start, start))
             )
         elif settings.start is None:
-            group.begin_at(await self._end_of(StreamName(settings.stream)) + 1)
+            group.begin_at(await self._subscriptions.end_of(StreamName(settings.stream)))
         else:
             group.begin_at(settings.start)
         return group
-
-    async def _end_of(self, stream: StreamName) -> int:
-        try:
-            return await self._reader.last(stream)
-        except StreamNotFound:
-            return await self._ledger.store.head(stream)
 
     async def _checkpoint(self, group: ConsumerGroup) -> str | None:
         stream = _checkpoint_stream(group)

@@ -5,6 +5,7 @@ projections, no user management. What it does not know it answers with UNIMPLEME
 """
 
 import logging
+import socket
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -123,7 +124,11 @@ class LocalEventStoreDB:
         return f"esdb://{credentials}127.0.0.1:{self._port}?Tls={secure}"
 
     async def __aenter__(self) -> str:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
         return self.uri
 
     async def __aexit__(self, *_: object) -> None:
@@ -290,8 +295,6 @@ def _codec(takes: Any, gives: Any) -> dict[str, Any]:
 
 
 def _has_ipv6() -> bool:
-    import socket
-
     if not socket.has_ipv6:
         return False
     try:

@@ -249,8 +249,10 @@ class Streams:
 
     async def _subscribe_all(self, options: Any, writer: EventWriter) -> AsyncGenerator[Any, None]:
         begin = options.all.WhichOneof("all_option")
-        after = {"start": START, "end": None}.get(begin, START)
-        if begin == "position":
+        after = START
+        if begin == "end":  # looked up before the confirmation: what is written after it is to come
+            after = await self._ledger.store.end_position()
+        elif begin == "position":
             after = _position(options.all.position)
         messages = self._subscriptions.to_all(after=after, wanted=_filter(options))
         async with aclosing(self._told(options, writer, messages)) as responses:
@@ -260,11 +262,14 @@ class Streams:
     async def _subscribe_stream(
         self, options: Any, writer: EventWriter
     ) -> AsyncGenerator[Any, None]:
+        stream = stream_of(options.stream)
         begin = options.stream.WhichOneof("revision_option")
-        first: int | None = None if begin == "end" else 0
-        if begin == "revision":
+        first = 0
+        if begin == "end":
+            first = await self._subscriptions.end_of(stream)
+        elif begin == "revision":
             first = options.stream.revision + 1
-        messages = self._subscriptions.to_stream(stream_of(options.stream), from_revision=first)
+        messages = self._subscriptions.to_stream(stream, from_revision=first)
         async with aclosing(self._told(options, writer, messages)) as responses:
             async for response in responses:
                 yield response

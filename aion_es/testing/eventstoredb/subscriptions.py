@@ -16,7 +16,7 @@ from aion_es.store.port import (
 )
 from aion_es.testing.eventstoredb.filters import Filter
 from aion_es.testing.eventstoredb.ledger import Ledger, as_seen, is_tombstone
-from aion_es.testing.eventstoredb.reading import Index, Reader, index_of
+from aion_es.testing.eventstoredb.reading import Index, Reader, StreamNotFound, index_of
 
 Message: TypeAlias = RecordedEvent | Checkpoint | CaughtUp | FellBehind
 
@@ -29,18 +29,29 @@ class Subscriptions:
         self._reader = reader
         self._store: EventStore = ledger.store
 
+    async def end_of(self, stream: StreamName) -> int:
+        """Return the revision that the stream's next event will have.
+
+        Raises:
+            StreamDeleted: It was ended for good.
+        """
+        self._ledger.require_readable(stream)
+        try:
+            return await self._reader.last(stream) + 1
+        except StreamNotFound:
+            return await self._store.head(stream) + 1
+
     async def to_all(
-        self, *, after: Position | None, wanted: Filter | None
+        self, *, after: Position, wanted: Filter | None
     ) -> AsyncGenerator[Message, None]:
-        """Yield what follows `after` and matches; None begins at the end.
+        """Yield what follows `after` and matches.
 
         With a filter checkpoints come as well: each time so many events passed, and before
         `CaughtUp`.
         """
-        start = await self._store.end_position() if after is None else after
         passed = 0
-        seen = start
-        async with self._store.subscribe_all(from_position=start) as subscription:
+        seen = after
+        async with self._store.subscribe_all(from_position=after) as subscription:
             async for message in subscription:
                 if isinstance(message, RecordedEvent):
                     seen = message.position
@@ -58,9 +69,9 @@ class Subscriptions:
                     yield message
 
     async def to_stream(
-        self, stream: StreamName, *, from_revision: int | None
+        self, stream: StreamName, *, from_revision: int
     ) -> AsyncGenerator[Message, None]:
-        """Yield a stream's events from `from_revision` on, inclusive; None begins at the end.
+        """Yield a stream's events from `from_revision` on, inclusive.
 
         Raises:
             StreamDeleted: It was ended for good.
@@ -72,26 +83,20 @@ class Subscriptions:
                 async for message in messages:
                     yield message
             return
-        start = await self._store.head(stream) + 1 if from_revision is None else from_revision
-        async with self._store.subscribe(stream, from_revision=start) as subscription:
+        async with self._store.subscribe(stream, from_revision=from_revision) as subscription:
             async for message in subscription:
                 if not isinstance(message, Checkpoint):
                     yield message
 
-    async def _to_index(
-        self, index: Index, from_revision: int | None
-    ) -> AsyncGenerator[Message, None]:
+    async def _to_index(self, index: Index, from_revision: int) -> AsyncGenerator[Message, None]:
         revision = 0
-        caught_up = False
         async with self._store.subscribe_all(prefix=index.prefix) as subscription:
             async for message in subscription:
                 if isinstance(message, RecordedEvent):
                     if not index.matches(message) or is_tombstone(message):
                         continue
-                    wanted = caught_up if from_revision is None else revision >= from_revision
-                    if wanted:
+                    if revision >= from_revision:
                         yield index.link(message, revision)
                     revision += 1
                 elif not isinstance(message, Checkpoint):
-                    caught_up = caught_up or isinstance(message, CaughtUp)
                     yield message
