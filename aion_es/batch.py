@@ -21,6 +21,7 @@ from aion_es.errors import (
     InvalidStateError,
     RunClosedError,
     RunNotFoundError,
+    StoreClosedError,
     WorkflowNotFoundError,
 )
 from aion_es.ids import RunId, WorkflowId
@@ -113,8 +114,8 @@ class Batches:
     - `at_least`: first wait until the read model has seen this position.
 
     and raises `FilterSyntaxError`, `ProjectionLagError`, `InvalidArgumentError` for a rate that is not above
-    0, `InvalidPageTokenError` for a token that is damaged or of another batch, and `EngineClosedError` when
-    the engine closes meanwhile. What befalls a single run is its outcome, and never ends the batch.
+    0, `InvalidPageTokenError` for a token that is damaged or of another batch, and `EngineClosedError`
+    or `StoreClosedError` when the engine closes meanwhile. What befalls a single run is its outcome, and never ends the batch.
     """
 
     def __init__(self, client: WorkflowClient, visibility: "Visibility") -> None:
@@ -299,7 +300,7 @@ class _Batch:
         outcome = partial(BatchOutcome, workflow_id, run_id)
         try:
             await self._apply(client.handle(workflow_id, run_id=run_id), batch_id)
-        except EngineClosedError:
+        except (EngineClosedError, StoreClosedError):
             raise
         except _TOO_LATE as error:
             return outcome("skipped", str(error))

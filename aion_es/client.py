@@ -91,8 +91,8 @@ class Gateway(Protocol):
 class KnownAttributes(Protocol):
     """The search attributes that all processes know."""
 
-    async def settle(self, values: Attributes) -> None:
-        """Register the keys that this process has not met, and look up the names that it does not know."""
+    async def typed(self, values: Attributes) -> dict[str, AttributeUpdate]:
+        """Return values as they are recorded, after registering keys that are new."""
         ...
 
 
@@ -319,7 +319,7 @@ class WorkflowHandle(Generic[O]):
                 value does not fit.
             WorkflowNotFoundError, RunClosedError: There is no open run. In all cases nothing was recorded.
         """
-        typed = await self._client.typed(attributes)
+        typed = await self._client.search_attributes.typed(attributes)
         request = request_id or self._client.ids.new()
         await self._do(
             lambda w, at: w.update_attributes(typed, request_id=request, run_id=self._pinned, at=at)
@@ -503,7 +503,7 @@ class WorkflowClient:
         workflow_id = WorkflowId(check_id("workflow_id", id if id is not None else self.ids.new()))
         payload = definition.signature.write_input(input)
         require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
-        typed = {} if attributes is None else await self.typed(attributes)
+        typed = {} if attributes is None else await self.search_attributes.typed(attributes)
         command = StartWorkflow(
             workflow_type=definition.type,
             package_version=definition.version,
@@ -544,7 +544,7 @@ class WorkflowClient:
         workflow_id = WorkflowId(check_id("workflow_id", id))
         payload = definition.signature.write_input(input)
         require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
-        typed = {} if attributes is None else await self.typed(attributes)
+        typed = {} if attributes is None else await self.search_attributes.typed(attributes)
         command = StartWorkflow(
             workflow_type=definition.type,
             package_version=definition.version,
@@ -627,17 +627,6 @@ class WorkflowClient:
             definition,
             pinned=run is not None,
         )
-
-    async def typed(self, attributes: Attributes) -> dict[str, AttributeUpdate]:
-        """Return search attributes as they are recorded, after registering keys that are new.
-
-        Raises:
-            UnregisteredAttributeError, ConflictingAttributeTypeError, AttributeTypeError: A name or a
-                value does not fit; nothing was registered.
-            StoreError: A key or a name is new here, and the read model cannot be reached.
-        """
-        await self.search_attributes.settle(attributes)
-        return self.schema.typed(attributes)
 
     def message(self, signal: Signal[T], value: T, signal_id: str | None) -> SignalMessage:
         """Return what a signal sends.

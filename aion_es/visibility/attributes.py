@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, Text, select
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.errors import ConflictingAttributeTypeError
 from aion_es.events.attributes import SearchAttribute
-from aion_es.events.values import AttributeType
+from aion_es.events.values import AttributeType, AttributeUpdate
 from aion_es.projections import bulk
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.visibility_tables import SCHEMA
@@ -89,24 +89,32 @@ class SearchAttributes:
         if own != known:
             await self._read_model.write(partial(_register, own))
 
-    async def settle(self, values: Mapping[SearchAttribute[Any] | str, object | None]) -> None:
-        """Register the keys that this process has not met, and look up the names that it does not know.
+    async def typed(
+        self, values: Mapping[SearchAttribute[Any] | str, object | None]
+    ) -> dict[str, AttributeUpdate]:
+        """Return the values as they are recorded; `None` stays, and removes.
+
+        A key that this process has not met is registered for all, a name that it does not know looked up.
 
         Raises:
-            ConflictingAttributeTypeError: A key has another type in another process.
+            ConflictingAttributeTypeError: A key has another type, here or in another process.
             UnregisteredAttributeError: A name is registered nowhere; lists near names.
             AttributeTypeError: A value does not fit.
             StoreError: The read model cannot be reached. In all cases nothing was registered.
         """
-        if all(_name(key) in self._schema for key in values):
-            return
-        await self.learn()
+        if any(_name(key) not in self._schema for key in values):
+            await self.learn()
+            self._trial().typed(values)
+            keys = [key for key in values if isinstance(key, SearchAttribute)]
+            await self.register(*(key for key in keys if key.name not in self._schema))
+        return self._schema.typed(values)
+
+    def _trial(self) -> AttributeSchema:
+        """Return a schema to try values with, so that a refused one registers nothing."""
         trial = AttributeSchema()
         for name in self._schema:
             trial.register(name, self._schema[name])
-        trial.typed(values)
-        keys = (key for key in values if isinstance(key, SearchAttribute))
-        await self.register(*(key for key in keys if key.name not in self._schema))
+        return trial
 
 
 def _name(key: SearchAttribute[Any] | str) -> str:

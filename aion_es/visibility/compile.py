@@ -16,6 +16,8 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from aion_es.projections.visibility_tables import ATTRIBUTES, EXECUTIONS
 from aion_es.visibility.fields import Field, Kind
@@ -133,13 +135,33 @@ def condition_of(node: Node, membership: _Membership = "exists") -> ColumnElemen
             return _column_condition(node, EXECUTIONS.c[field.column], membership)
 
 
+class _Hidden(FunctionElement[Any]):
+    """A column as it is, for PostgreSQL; for SQLite an expression, which no index has."""
+
+    inherit_cache = True
+
+
+@compiles(_Hidden)
+def _as_it_is(element: _Hidden, compiler: Any, **options: Any) -> str:
+    text: str = compiler.process(element.clauses, **options)
+    return text
+
+
+@compiles(_Hidden, "sqlite")
+def _as_expression(element: _Hidden, compiler: Any, **options: Any) -> str:
+    return f"+{_as_it_is(element, compiler, **options)}"
+
+
 def hidden(column: Any) -> Any:
-    """Return the column, so that no index on it is considered.
+    """Return the column, so that SQLite does not consider an index on it.
 
     A page is found by one index, which this module's callers choose: they know that a page needs few of
-    the runs, in an order, where a database sees conditions that it knows little about.
+    the runs, in an order. SQLite knows little about its tables; PostgreSQL has statistics, and would be
+    misled.
     """
-    return func.coalesce(column, None)
+    element: Any = _Hidden(column)
+    element.type = column.type
+    return element
 
 
 def _column_condition(

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 from aion_es.errors import FilterSyntaxError
 from aion_es.events.values import AttributeType
 from aion_es.visibility.fields import BUILT_IN, Field, find_field, near_fields
-from aion_es.visibility.lexing import dialect, tokens_of
+from aion_es.visibility.lexing import check_neighbours, dialect, tokens_of
 from aion_es.visibility.literals import Unfit, read_literal
 
 MAX_NODES: Final = 64
@@ -138,6 +138,7 @@ class _Reader:
 
     def condition(self, tokens: list[Any]) -> Node:
         """Return the tree of a condition."""
+        check_neighbours(self._text, tokens)
         return self._node(self._parsed(tokens))
 
     def order(self, tokens: list[Any]) -> Order:

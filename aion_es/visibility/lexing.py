@@ -29,7 +29,6 @@ def tokens_of(text: str) -> tuple[list[Any], list[Any]]:
         raise FilterSyntaxError(text, 0, f"longer than {MAX_BYTES:,} bytes")
     tokens = _tokens(text)
     _check_depth(text, tokens)
-    _check_neighbours(text, tokens)
     orders = [index for index, one in enumerate(tokens) if one.token_type.name == "ORDER_BY"]
     if not orders:
         return tokens, []
@@ -93,16 +92,29 @@ _BEFORE_OPERAND: Final = _SIGNS | {"L_PAREN", "DASH"}
 _BEHIND_OPERAND: Final = _SIGNS | {"R_PAREN", "IN", "IS"}
 
 
-def _check_neighbours(text: str, tokens: list[Any]) -> None:
-    """Refuse a sign that lacks what it stands behind, for which the parser would blame a later one."""
-    operand_missing = True
+def check_neighbours(text: str, tokens: list[Any]) -> None:
+    """Refuse in a condition a sign that lacks what it stands behind, and a value that stands behind another.
+
+    For the first the parser would blame a later word; of the second it makes more than a filter has, such
+    as `BETWEEN SYMMETRIC 1 AND 2`, by rules that differ from one release of it to the next.
+
+    Raises:
+        FilterSyntaxError: There is such a sign, or such a value.
+    """
+    operand_missing, operand_there = True, False
     for index, token in enumerate(tokens):
         kind = token.token_type.name
         # The only words left to be more than names are those that are called: `now()`.
         called = index > 1 and kind == "R_PAREN" and tokens[index - 2].token_type.name == "VAR"
         if operand_missing and kind in _BEHIND_OPERAND and not called:
             raise FilterSyntaxError(text, token.start, f"unexpected {token.text!r}")
-        operand_missing = kind in _BEFORE_OPERAND
+        if operand_there and kind in _VALUES:
+            raise FilterSyntaxError(text, token.start, f"unexpected {_shown(text, token)}")
+        operand_missing, operand_there = kind in _BEFORE_OPERAND, kind in _VALUES | {"R_PAREN"}
+
+
+def _shown(text: str, token: Any) -> str:
+    return repr(text[token.start : min(token.end + 1, token.start + 24)])
 
 
 def _open_quote(text: str) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     not_,
     null,
     select,
+    text,
     true,
     tuple_,
     union,
@@ -43,9 +44,19 @@ _MERGED: Final = 32
 _RUN: Final = EXECUTIONS.c
 
 
+_PLANNED: Final = text(
+    "SELECT set_config('max_parallel_workers_per_gather', '0', true), set_config('jit', 'off', true),"
+    " set_config('enable_sort', :sort, true)"
+)
+"""How PostgreSQL shall plan a page, in this transaction: no worker and no compiler, which take longer to
+start than a page to read, and no sorting where the runs are to be walked in their order."""
+
+
 def read_page(asked: Filter, after: Place | None, limit: int, connection: Connection) -> list[Any]:
     """Return up to `limit` runs behind `after`: the runs' columns, and `sort_value`, which orders them."""
     narrow = _narrow(asked, connection)
+    if connection.dialect.name == "postgresql":
+        connection.execute(_PLANNED, {"sort": "off" if narrow is None else "on"})
     rows: list[Any] = []
     if after is None or after[0] is not None:
         rows.extend(connection.execute(page_query(asked, after, limit, narrow)))

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, inspect, select
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, inspect, select
 
 from aion_es.errors import InvalidArgumentError
 from aion_es.projections import Projection, ProjectionRunner, ReadModel
+from aion_es.projections.checkpoints import advance, begin_rebuild, install, swap
 from aion_es.store.memory import MemoryEventStore
-from aion_es.store.port import RecordedEvent
+from aion_es.store.port import START, Position, RecordedEvent
 from tests.unit.projections.logs import (
     PATIENCE,
     SEEN,
@@ -42,6 +43,25 @@ class Held(Log):
         if self._batches > 1:
             self.began.set()
             assert self.go_on.wait(WAIT)
+
+
+class Remembering(Log):
+    """Numbers its rows from memory, once it has looked how far they are."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+
+    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+        if self._next is None:
+            last = connection.execute(select(func.max(SEEN.c.n))).scalar_one()
+            self._next = 0 if last is None else last + 1
+        for event in batch:
+            row = {"n": self._next, "place": event.position.commit, "type": event.type}
+            connection.execute(SEEN.insert(), row)
+            self._next += 1
+
+    def forget(self) -> None:
+        self._next = None
 
 
 class Wider(Projection):
@@ -243,3 +263,36 @@ async def test_a_rebuild_that_fails_leaves_the_rows_that_answer_alone(
         last = await append(store, 2)
         await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
         assert await places(model) == await stored_places(store)
+
+
+async def test_what_a_projection_remembers_of_the_old_rows_is_forgotten_with_them(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    await append(store, 3)
+    await caught_up(runner_of(store, model, Remembering()))
+    await model.write(lambda c: c.execute(SEEN.update().values(n=SEEN.c.n + 1_000)))
+    runner = runner_of(store, model, Remembering())
+    async with running(runner):
+        last = await append(store, 1)
+        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+        await runner.rebuild("log")
+        await runner.wait_until_rebuilt("log", timeout=PATIENCE)
+        last = await append(store, 1)
+        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+    query = select(SEEN.c.n).order_by(SEEN.c.n)
+    assert await model.read(lambda c: list(c.execute(query).scalars())) == [0, 1, 2, 3, 4]
+
+
+async def test_rows_are_not_swapped_for_some_that_are_behind_them(model: ReadModel) -> None:
+    projection = Log()
+
+    def change(connection: Connection) -> list[bool]:
+        install(connection, projection)
+        begin_rebuild(connection, projection)
+        advance(connection, projection, START, Position(5, 5))
+        advance(connection, projection, START, Position(4, 4), is_beside=True)
+        behind = swap(connection, projection, Position(4, 4))
+        advance(connection, projection, Position(4, 4), Position(5, 5), is_beside=True)
+        return [behind, swap(connection, projection, Position(5, 5))]
+
+    assert await model.write(change) == [False, True]
