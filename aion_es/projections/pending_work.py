@@ -4,7 +4,7 @@ A batch is folded in memory, stream by stream, and only the net change is writte
 completes within one batch writes nothing.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -14,7 +14,6 @@ from aion_es.aggregates.status import WorkflowStatus
 from aion_es.events import workflow as ev
 from aion_es.events.codec import decode
 from aion_es.events.metadata import was_activated
-from aion_es.ids import DEFAULT_NAMESPACE, Namespace, workflow_prefix
 from aion_es.projections import bulk
 from aion_es.projections.changes import Rows
 from aion_es.projections.glance import STATUS_AFTER, last_of
@@ -40,7 +39,7 @@ from aion_es.projections.pending_tables import (
     TIMERS,
     VERSIONS,
 )
-from aion_es.projections.projection import Projection
+from aion_es.projections.workflow_projection import Histories, WorkflowProjection
 from aion_es.store.port import RecordedEvent
 
 _WAKES: Final = frozenset(
@@ -79,61 +78,26 @@ _NO_WORK: Final = frozenset(
         "SearchAttributesUpdated",
     }
 )
-_REMEMBERED: Final = 4_096
-"""Open runs kept in memory between batches, about 2 KiB each."""
 
 
-class PendingWorkProjection(Projection):
+class PendingWorkProjection(WorkflowProjection[OpenRun]):
     """Open runs and what they wait for; read through `PendingWorkIndex`."""
 
     name: ClassVar[str] = "pending_work"
     version: ClassVar[int] = 1
     tables: ClassVar[Sequence[Table]] = tuple(METADATA.sorted_tables)
 
-    def __init__(self, namespace: Namespace = DEFAULT_NAMESPACE) -> None:
-        """Follow the workflows of `namespace`."""
-        self._prefix = workflow_prefix(namespace)
-        self._open: OrderedDict[str, OpenRun] = OrderedDict()
-
-    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-        """Fold the batch and write what changed."""
-        streams: dict[str, list[RecordedEvent]] = {}
-        for event in batch:
-            streams.setdefault(event.stream, []).append(event)
-        skip = len(self._prefix)
-        histories = {
-            stream[skip:]: events
-            for stream, events in streams.items()
-            if stream.startswith(self._prefix)
-        }
+    def fold(self, connection: Connection, histories: Histories) -> dict[str, OpenRun]:
+        """Fold the events and write what changed."""
         work = _Batch(connection, self._known(connection, histories))
         for workflow_id, events in histories.items():
             work.fold(workflow_id, events)
         work.write()
-        self._remember(work.runs)
+        return work.runs
 
-    def forget(self) -> None:
-        """Drop the open runs that are kept in memory; they are read again when needed."""
-        self._open.clear()
-
-    def twin(self) -> "PendingWorkProjection":
-        """Return another instance for the same workflows."""
-        made = PendingWorkProjection()
-        made._prefix = self._prefix
-        return made
-
-    def _known(
-        self, connection: Connection, histories: dict[str, list[RecordedEvent]]
-    ) -> dict[str, OpenRun]:
+    def _known(self, connection: Connection, histories: Histories) -> dict[str, OpenRun]:
         """Return the runs that these events go on with: those in memory, and the others read at once."""
-        known: dict[str, OpenRun] = {}
-        missing: list[str] = []
-        for workflow_id, events in histories.items():
-            run = self._open.pop(workflow_id, None)
-            if run is not None:
-                known[workflow_id] = run
-            elif events[0].revision:
-                missing.append(workflow_id)
+        known, missing = self.take_remembered(histories)
         known.update(_read_runs(connection, missing))
         closed = [
             workflow_id
@@ -146,11 +110,6 @@ class PendingWorkProjection(Projection):
         ):
             known[workflow_id] = thawed(work)
         return known
-
-    def _remember(self, runs: dict[str, OpenRun]) -> None:
-        self._open.update((key, run) for key, run in runs.items() if run.status.is_open)
-        while len(self._open) > _REMEMBERED:
-            self._open.popitem(last=False)
 
 
 class _Batch:

@@ -1,6 +1,5 @@
 """The `visibility` projection: what a list of workflows shows, one row per run, and its search attributes."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -8,11 +7,9 @@ from sqlalchemy import Connection, Table, update
 
 from aion_es.events import workflow as ev
 from aion_es.events.codec import decode, decode_metadata
-from aion_es.ids import DEFAULT_NAMESPACE, Namespace, workflow_prefix
 from aion_es.projections import bulk
 from aion_es.projections.changes import Rows
 from aion_es.projections.glance import STATUS_AFTER, attempted, last_of, scheduled
-from aion_es.projections.projection import Projection
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.visibility_fold import (
     Execution,
@@ -32,6 +29,7 @@ from aion_es.projections.visibility_tables import (
     SCHEMA,
     STEPS,
 )
+from aion_es.projections.workflow_projection import Histories, WorkflowProjection
 from aion_es.store.port import RecordedEvent
 
 _LIFECYCLE: Final = frozenset(
@@ -52,34 +50,19 @@ _FINAL: Final = frozenset({"WorkflowCompleted", "WorkflowContinuedAsNew"})
 _STEPS: Final = frozenset(
     {"ActivityScheduled", "ActivityCompleted", "ActivityFailed", "ActivityCancelled"}
 )
-_REMEMBERED: Final = 4_096
-"""Current runs kept in memory between batches, about 2 KiB each."""
 
 
-class VisibilityProjection(Projection):
+class VisibilityProjection(WorkflowProjection[Execution]):
     """One row per run; read through `aion_es.visibility`."""
 
     name: ClassVar[str] = "visibility"
     version: ClassVar[int] = 2
     tables: ClassVar[Sequence[Table]] = tuple(METADATA.sorted_tables)
 
-    def __init__(self, namespace: Namespace = DEFAULT_NAMESPACE) -> None:
-        """Follow the workflows of `namespace`."""
-        self._prefix = workflow_prefix(namespace)
-        self._current: OrderedDict[str, Execution] = OrderedDict()
-
-    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-        """Fold the batch and write the rows that it touched, each once."""
-        streams: dict[str, list[RecordedEvent]] = {}
-        for event in batch:
-            streams.setdefault(event.stream, []).append(event)
-        skip = len(self._prefix)
-        histories = {
-            stream[skip:]: events
-            for stream, events in streams.items()
-            if stream.startswith(self._prefix)
-        }
-        current = self._known(connection, histories)
+    def fold(self, connection: Connection, histories: Histories) -> dict[str, Execution]:
+        """Fold the events and write the rows that they touched, each once."""
+        current, missing = self.take_remembered(histories)
+        current.update(_read_current(connection, missing))
         touched: list[Execution] = []
         for workflow_id, events in histories.items():
             runs = _fold(workflow_id, current.get(workflow_id), events)
@@ -87,37 +70,7 @@ class VisibilityProjection(Projection):
             if runs:
                 current[workflow_id] = runs[-1]
         _write(connection, touched)
-        self._remember(current)
-
-    def forget(self) -> None:
-        """Drop the runs that are kept in memory; they are read again when needed."""
-        self._current.clear()
-
-    def twin(self) -> "VisibilityProjection":
-        """Return another instance for the same workflows."""
-        made = VisibilityProjection()
-        made._prefix = self._prefix
-        return made
-
-    def _known(
-        self, connection: Connection, histories: dict[str, list[RecordedEvent]]
-    ) -> dict[str, Execution]:
-        """Return the runs that these events go on with: those in memory, and the others read at once."""
-        known: dict[str, Execution] = {}
-        missing: list[str] = []
-        for workflow_id, events in histories.items():
-            run = self._current.pop(workflow_id, None)
-            if run is not None:
-                known[workflow_id] = run
-            elif events[0].revision:
-                missing.append(workflow_id)
-        known.update(_read_current(connection, missing))
-        return known
-
-    def _remember(self, runs: dict[str, Execution]) -> None:
-        self._current.update((key, run) for key, run in runs.items() if run.status.is_open)
-        while len(self._current) > _REMEMBERED:
-            self._current.popitem(last=False)
+        return current
 
 
 async def set_stuck(
