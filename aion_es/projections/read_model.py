@@ -8,7 +8,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -17,11 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from aion_es.errors import StoreClosedError, StoreUnavailableError
 from aion_es.projections.databases import Database, open_database
 from aion_es.projections.migrations import migrate
+from aion_es.store.closing import ClosesOnExit
 
 T = TypeVar("T")
 
 
-class ReadModel:
+class ReadModel(ClosesOnExit):
     """Rows that follow from the events: one writer on a thread of its own, readers beside it.
 
     An SQLite file is in WAL mode with `synchronous=NORMAL`: rows and checkpoint are committed together, so
@@ -126,17 +126,6 @@ class ReadModel:
             return
         self._closed = True
         await asyncio.to_thread(self._close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def _require_open(self) -> None:
         if self._closed:

@@ -8,10 +8,10 @@ loop, so the border between them is a single comparison that nothing can interru
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol
 
 from aion_es.errors import InvalidArgumentError
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.port import (
     CaughtUp,
     Checkpoint,
@@ -218,7 +218,7 @@ class LiveFeed:
         return [*self._live, *(s for live in self._live_by_stream.values() for s in live)]
 
 
-class CatchUpSubscription:
+class CatchUpSubscription(ClosesOnExit):
     """Stored events, then live ones: never a gap, never a repeat. Implements `Subscription`.
 
     `_through` is the cursor: everything that matches up to it was delivered or lies in `_ready`; of
@@ -369,14 +369,3 @@ class CatchUpSubscription:
         self._ready.clear()
         self._feed.forget(self)
         self._wake()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

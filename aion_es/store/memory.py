@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Final, Self
 
 from aion_es.clock import Clock, SystemClock
@@ -18,6 +17,7 @@ from aion_es.errors import (
     StreamDeletedError,
 )
 from aion_es.ids import StreamName
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.memory_groups import MemoryConsumer, MemoryConsumerGroup
 from aion_es.store.port import (
     ANY,
@@ -118,7 +118,7 @@ class _Stream:
         return [event for event in events if now - event.recorded_at < limits.max_age]
 
 
-class MemorySubscription:
+class MemorySubscription(ClosesOnExit):
     """A catch-up subscription: an index into the store's log that moves on as its owner asks.
 
     Nothing is buffered for it, so it cannot be dropped; a live one that lets more than
@@ -207,17 +207,6 @@ class MemorySubscription:
         self._ready.clear()
         self._forget(self)
         self.wake()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 class MemoryEventStore:

@@ -4,11 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from aion_es.errors import ConsumerGroupNotFoundError
 from aion_es.ids import StreamName
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.port import (
     ConsumerGroupSettings,
     ConsumerStrategy,
@@ -164,7 +164,7 @@ class MemoryConsumerGroup:
             self._again.append(Delivery(event, attempt + 1))
 
 
-class MemoryConsumer:
+class MemoryConsumer(ClosesOnExit):
     """A member of a group from its first delivery until it is closed.
 
     Args:
@@ -218,14 +218,3 @@ class MemoryConsumer:
         if self._find_group() is not group:
             raise ConsumerGroupNotFoundError(group.name)
         return group
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

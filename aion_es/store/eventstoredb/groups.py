@@ -7,10 +7,10 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from aion_es.errors import AionError, ConsumerGroupNotFoundError
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.eventstoredb.client import Backoff, Connection
 from aion_es.store.eventstoredb.errors import LOST, CallFailedError, call_failure
 from aion_es.store.eventstoredb.messages import Messages, recorded
@@ -100,7 +100,7 @@ class _Answer(NamedTuple):
     written: "asyncio.Future[None]"
 
 
-class EventStoreDBConsumer:
+class EventStoreDBConsumer(ClosesOnExit):
     """One member of a group; joins again whenever its call breaks.
 
     What it held then is delivered again, to it or to another.
@@ -192,17 +192,6 @@ class EventStoreDBConsumer:
         if self._error is None:
             self._error = error
         self._ready.set()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     # ---------------------------------------------------------------- the task
 

@@ -14,6 +14,7 @@ from aion_es.errors import (
     StoreClosedError,
 )
 from aion_es.ids import StreamName, UUIDv7Source
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.eventstoredb import limits
 from aion_es.store.eventstoredb.appends import Appender
 from aion_es.store.eventstoredb.checkpoints import Checkpointer
@@ -45,7 +46,7 @@ from aion_es.telemetry import is_recording, span
 _IDS: Final = UUIDv7Source()
 
 
-class EventStoreDBStore:
+class EventStoreDBStore(ClosesOnExit):
     """Implements `EventStore`; open it with `EventStoreDBStore.open`. It belongs to one event loop.
 
     Reads go where the connection string's `NodePreference` says; with anything but the leader they may
@@ -86,12 +87,6 @@ class EventStoreDBStore:
             UnsupportedStoreVersionError: The server is older than 22.10, or no EventStoreDB.
         """
         return cls(await Connection.open(url))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     # ---------------------------------------------------------------- writing
 

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from types import TracebackType
 from typing import Any, Final, Self
 
 from aion_es.errors import StoreClosedError, StoreUnavailableError, SubscriptionDroppedError
 from aion_es.ids import StreamName
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.eventstoredb.client import Backoff, Connection
 from aion_es.store.eventstoredb.errors import CallFailedError
 from aion_es.store.eventstoredb.messages import Messages, recorded
@@ -35,7 +35,7 @@ LAST_PROBE: Final = 1.0
 """Seconds between two looks at whether a quiet subscription may move on; doubled while nothing happens."""
 
 
-class EventStoreDBSubscription(ABC):
+class EventStoreDBSubscription(ClosesOnExit, ABC):
     """A subscription that survives its calls.
 
     The task remembers what it handed over last and subscribes again after that, so a call that breaks
@@ -108,17 +108,6 @@ class EventStoreDBSubscription(ABC):
         if self._error is None:
             self._error = error
         self._ready.set()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     # ---------------------------------------------------------------- the task
 
@@ -302,11 +291,6 @@ class AllSubscription(EventStoreDBSubscription):
         self.reached = after
         self._doubtful: Position | None = None
         super().__init__(connection, tasks, forget)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it has caught up."""
-        return self._live
 
     @property
     def _subject(self) -> str:

@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from aion_es.errors import InvalidArgumentError
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.feed import LiveFeed
 from aion_es.store.port import ConsumerGroupSettings, Delivery, NackAction
 from aion_es.store.sqlite import leases
@@ -34,7 +34,7 @@ def check_settings(settings: ConsumerGroupSettings) -> None:
         raise InvalidArgumentError("buffer_size", "must be at least 1")
 
 
-class SQLiteConsumer:
+class SQLiteConsumer(ClosesOnExit):
     """One member of a consumer group. Implements `Consumer`; it joins at its first delivery.
 
     What was taken is kept in `_taken` until it is handed out. It gets there from the writer's answer
@@ -137,17 +137,6 @@ class SQLiteConsumer:
         )
         answer.add_done_callback(self._tell)
         await asyncio.shield(answer)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     # ---------------------------------------------------------------- inside
 

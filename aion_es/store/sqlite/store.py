@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Self
 from aion_es.clock import Clock, SystemClock
 from aion_es.errors import AppendTooLargeError, InvalidArgumentError, StoreClosedError
 from aion_es.ids import StreamName
+from aion_es.store.closing import ClosesOnExit
 from aion_es.store.feed import CatchUpSubscription, LiveFeed, Page, PrefixSource, StreamSource
 from aion_es.store.port import (
     START,
@@ -39,7 +40,7 @@ LIMITS: Final = StoreLimits(max_event_bytes=1_048_576, max_append_bytes=16 * 1_0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class SQLiteEventStore:
+class SQLiteEventStore(ClosesOnExit):
     """Implements `EventStore` on one SQLite database; open it with `SQLiteEventStore.open`."""
 
     def __init__(self, opened: "_Opened", clock: Clock) -> None:
@@ -89,12 +90,6 @@ class SQLiteEventStore:
             opening.add_done_callback(_close_unused)
             raise
         return cls(opened, clock or SystemClock())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     # ---------------------------------------------------------------- writing
 
