@@ -6,7 +6,7 @@ or into a question; nothing here decides anything.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -501,21 +501,12 @@ class WorkflowClient:
         """
         definition = self._routed(workflow)
         workflow_id = WorkflowId(check_id("workflow_id", id if id is not None else self.ids.new()))
-        payload = definition.signature.write_input(input)
-        require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
-        typed = {} if attributes is None else await self.search_attributes.typed(attributes)
-        command = StartWorkflow(
-            workflow_type=definition.type,
-            package_version=definition.version,
-            run_id=RunId(self.ids.new()),
-            input=payload,
-            task_queue=definition.task_queue,
+        command = replace(
+            await self._command(workflow_id, definition, input, attributes),
             run_timeout=run_timeout,
             execution_timeout=execution_timeout,
-            attributes={name: value for name, value in typed.items() if value is not None},
             request_id=request_id,
             memo=None if memo is None else Payload.of(memo, what="memo"),
-            code_hash=definition.code_hash,
             on_conflict=on_conflict,
             reuse=reuse,
         )
@@ -542,17 +533,8 @@ class WorkflowClient:
         """
         definition = self._routed(workflow)
         workflow_id = WorkflowId(check_id("workflow_id", id))
-        payload = definition.signature.write_input(input)
-        require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
-        typed = {} if attributes is None else await self.search_attributes.typed(attributes)
-        command = StartWorkflow(
-            workflow_type=definition.type,
-            package_version=definition.version,
-            run_id=RunId(self.ids.new()),
-            input=payload,
-            task_queue=definition.task_queue,
-            attributes={name: v for name, v in typed.items() if v is not None},
-            code_hash=definition.code_hash,
+        command = replace(
+            await self._command(workflow_id, definition, input, attributes),
             on_conflict="use_existing",
         )
         message = self.message(signal, value, signal_id)
@@ -562,6 +544,27 @@ class WorkflowClient:
             workflow.receive_signal(message, at=at)
 
         return await self._start(workflow_id, command, definition, decide)
+
+    async def _command(
+        self,
+        workflow_id: WorkflowId,
+        definition: WorkflowDefinition,
+        input: object,
+        attributes: Attributes | None,
+    ) -> StartWorkflow:
+        """Return the start of a new run with what every start has, checked."""
+        payload = definition.signature.write_input(input)
+        require_size(payload, self._max_payload, f"input of workflow {workflow_id!r}")
+        typed = {} if attributes is None else await self.search_attributes.typed(attributes)
+        return StartWorkflow(
+            workflow_type=definition.type,
+            package_version=definition.version,
+            run_id=RunId(self.ids.new()),
+            input=payload,
+            task_queue=definition.task_queue,
+            attributes={name: value for name, value in typed.items() if value is not None},
+            code_hash=definition.code_hash,
+        )
 
     async def _start(
         self,
