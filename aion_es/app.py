@@ -26,6 +26,7 @@ from aion_es.events.attributes import SearchAttribute
 from aion_es.ids import (
     DEFAULT_NAMESPACE,
     IdSource,
+    Namespace,
     RunId,
     UUIDv7Source,
     WorkflowId,
@@ -179,7 +180,7 @@ class OpeningEngine:
         catalog: Catalog,
         schema: AttributeSchema,
         projections: "tuple[Projection, ...]",
-        namespace: str,
+        namespace: Namespace,
         read_model_url: str,
         options: EngineOptions,
         clock: SleepingClock,
@@ -224,9 +225,9 @@ class OpeningEngine:
         store = await self._opened_store()
         read_model = await ReadModel.open(self._read_model_url)
         self._stack.push_async_callback(read_model.aclose)
-        prefix = workflow_prefix(check_namespace(self._namespace))
-        namespace = check_namespace(self._namespace)
-        projections = [
+        namespace = self._namespace
+        prefix = workflow_prefix(namespace)
+        projections: list[Projection] = [
             PendingWorkProjection(namespace),
             VisibilityProjection(namespace),
             SchedulesProjection(namespace),

@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 from pydantic_core import from_json, to_json
+from typing_extensions import Unpack
 
 from aion_es.authoring.channels import Signal
 from aion_es.client import WorkflowClient, WorkflowHandle
@@ -99,6 +100,16 @@ class BatchReport:
 OnProgress: TypeAlias = Callable[[BatchProgress], object]
 
 
+class BatchOptions(TypedDict, total=False):
+    """What every operation takes; see `Batches`."""
+
+    dry_run: bool
+    rate: float
+    on_progress: OnProgress | None
+    resume_from: str | None
+    at_least: "Position | None"
+
+
 class Batches:
     """Commands for many runs at once: those that a filter asks for, as it finds them page by page.
 
@@ -128,44 +139,29 @@ class Batches:
         filter: "Asked",
         *,
         reason: str = "",
-        dry_run: bool = False,
-        rate: float = RATE,
-        on_progress: OnProgress | None = None,
-        resume_from: str | None = None,
-        at_least: "Position | None" = None,
+        **options: Unpack[BatchOptions],
     ) -> BatchReport:
         """Ask every run to end, as `WorkflowHandle.cancel` does."""
-        run = _Batch("cancel", filter, lambda handle, _: handle.cancel(reason), rate, on_progress)
-        return await self._run(run, dry_run, resume_from, at_least)
+        return await self._run("cancel", filter, lambda handle, _: handle.cancel(reason), **options)
 
     async def terminate(
         self,
         filter: "Asked",
         *,
         reason: str = "",
-        dry_run: bool = False,
-        rate: float = RATE,
-        on_progress: OnProgress | None = None,
-        resume_from: str | None = None,
-        at_least: "Position | None" = None,
+        **options: Unpack[BatchOptions],
     ) -> BatchReport:
         """End every run at once, as `WorkflowHandle.terminate` does."""
-        run = _Batch(
-            "terminate", filter, lambda handle, _: handle.terminate(reason), rate, on_progress
+        return await self._run(
+            "terminate", filter, lambda handle, _: handle.terminate(reason), **options
         )
-        return await self._run(run, dry_run, resume_from, at_least)
 
     async def signal(
         self,
         filter: "Asked",
         signal: Signal[T],
         value: T,
-        *,
-        dry_run: bool = False,
-        rate: float = RATE,
-        on_progress: OnProgress | None = None,
-        resume_from: str | None = None,
-        at_least: "Position | None" = None,
+        **options: Unpack[BatchOptions],
     ) -> BatchReport:
         """Send every run a signal, as `WorkflowHandle.signal` does.
 
@@ -178,46 +174,41 @@ class Batches:
         async def send(handle: WorkflowHandle[Any], batch_id: str) -> None:
             await handle.signal(signal, value, signal_id=f"{batch_id}/{handle.run_id}")
 
-        run = _Batch("signal", filter, send, rate, on_progress)
-        return await self._run(run, dry_run, resume_from, at_least)
+        return await self._run("signal", filter, send, **options)
 
     async def pause(
         self,
         filter: "Asked",
         *,
         reason: str | None = None,
-        dry_run: bool = False,
-        rate: float = RATE,
-        on_progress: OnProgress | None = None,
-        resume_from: str | None = None,
-        at_least: "Position | None" = None,
+        **options: Unpack[BatchOptions],
     ) -> BatchReport:
         """Hold every run, as `WorkflowHandle.pause` does."""
-        run = _Batch("pause", filter, lambda handle, _: handle.pause(reason), rate, on_progress)
-        return await self._run(run, dry_run, resume_from, at_least)
+        return await self._run("pause", filter, lambda handle, _: handle.pause(reason), **options)
 
     async def resume(
         self,
         filter: "Asked",
         *,
         reason: str | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> BatchReport:
+        """Let every run that is held go on, as `WorkflowHandle.resume` does."""
+        return await self._run("resume", filter, lambda handle, _: handle.resume(reason), **options)
+
+    async def _run(
+        self,
+        operation: Operation,
+        filter: "Asked",
+        apply: Apply,
+        *,
         dry_run: bool = False,
         rate: float = RATE,
         on_progress: OnProgress | None = None,
         resume_from: str | None = None,
         at_least: "Position | None" = None,
     ) -> BatchReport:
-        """Let every run that is held go on, as `WorkflowHandle.resume` does."""
-        run = _Batch("resume", filter, lambda handle, _: handle.resume(reason), rate, on_progress)
-        return await self._run(run, dry_run, resume_from, at_least)
-
-    async def _run(
-        self,
-        batch: "_Batch",
-        dry_run: bool,
-        resume_from: str | None,
-        at_least: "Position | None",
-    ) -> BatchReport:
+        batch = _Batch(operation, filter, apply, rate, on_progress)
         total = await self._visibility.count(batch.filter, at_least=at_least)
         if dry_run:
             return BatchReport(batch.operation, total, dry_run=True)

@@ -22,7 +22,7 @@ Families never mix, so that `except` says what to do::
     │   │   ├── UnsupportedStoreVersionError, UnknownStoreURLError
     │   │   ├── SubscriptionDroppedError, ConsumerGroupNotFoundError, ConsumerGroupExistsError
     │   │   └── UnknownEventTypeError, EventDecodeError
-    │   ├── ProjectionFailedError, ProjectionLagError
+    │   ├── ProjectionLagError
     │   ├── NonDeterminismError, VersionNotLoadedError
     │   └── EngineClosedError, WaitTimeoutError
     ├── WorkflowOutcomeError     how a run ended, told to those who wait for its result
@@ -689,19 +689,6 @@ class EventDecodeError(StoreError):
 
     def __str__(self) -> str:
         return f"{self.stream}@{self.revision}: cannot read {self.event_type}: {self.reason}"
-
-
-class ProjectionFailedError(OperationalError):
-    """A projection's handler raised and the projection stands still at this position."""
-
-    code = "projection_failed"
-
-    def __init__(self, projection: str, position: int | None, reason: str) -> None:
-        super().__init__(projection, position, reason)
-        self.projection, self.position, self.reason = projection, position, reason
-
-    def __str__(self) -> str:
-        return f"projection {self.projection!r} failed at position {self.position}: {self.reason}"
 
 
 class ProjectionLagError(OperationalError):

@@ -32,7 +32,6 @@ from aion_es.store.port import EventStore
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
-
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 """Seconds between tries to go on while the store is away."""
@@ -96,7 +95,6 @@ class EngineCore:
             max_result_bytes=max_payload_bytes(store.limits),
         )
         self.effects = Effects(self.dispatcher, self.timers, self.registry, self, self.worker)
-        self.activations = 0
         self.on_stuck: Callable[[RunProcess, str | None], None] | None = None
         self._catalog = catalog
         self._group = group
@@ -277,9 +275,8 @@ class EngineCore:
         known = self.registry.newest(workflow_id)
         if completion.outcome is None and (known is None or known.run_id != run_id):
             history = await self.repository.run_history(workflow_id, run_id)
-            for envelope in reversed(
-                history
-            ):  # a reopened run has a terminal event that no longer counts
+            for envelope in reversed(history):
+                # A reopened run has a terminal event that no longer counts.
                 if isinstance(envelope.event, WorkflowReopened):
                     break
                 if isinstance(envelope.event, get_args(TerminalEvent)):
@@ -313,7 +310,6 @@ class EngineCore:
 
     def committed(self, process: RunProcess, batch: list[Pending[WorkflowEvent]]) -> None:
         """See `Host`."""
-        self.activations += 1
         self.effects.committed(process, batch)
 
     def loaded(self, process: RunProcess, *, reclaim: bool) -> None:
@@ -321,7 +317,7 @@ class EngineCore:
         self.effects.loaded(process, reclaim=reclaim)
 
     def stuck(self, process: RunProcess, error: Exception | None) -> None:
-        """See `Host`. A stuck run tries again, ever more slowly, and whenever something new happens to it."""
+        """See `Host`. A stuck run tries again, ever more slowly."""
         known = self.registry.newest(process.workflow_id)
         if known is not None:
             known.stuck = process.stuck_reason

@@ -154,43 +154,39 @@ class Dispatcher:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, key: AttemptKey, attempt: _Attempt, activity: ActivityState) -> None:
-        number, worker = attempt.number, self._worker
         try:
-            if self._free > 0:
-                self._free -= 1
-            else:
-                await self._wait_for_slot()
-            try:
-                attempt.started = True
-                self.executed += 1
-                result = await self._attempt(attempt, activity)
-            finally:
-                self._give_slot()
+            outcome = await self._outcome(key, attempt, activity)
+        finally:
+            del self._running[key]
+        self._outbox.post_fact(key.workflow_id, key.run_id, outcome)
+
+    async def _outcome(self, key: AttemptKey, attempt: _Attempt, activity: ActivityState) -> Decide:
+        """Run an attempt and return the command that records what came of it."""
+        ordinal, number, worker = key.activity_id, attempt.number, self._worker
+        try:
+            result = await self._in_a_slot(attempt, activity)
         except asyncio.CancelledError:
-            del self._running[key]
             if attempt.cancel_asked:
-                self._post(key, lambda w, at: w.cancel_activity(key.activity_id, number, at=at))
-                return
+                return lambda w, at: w.cancel_activity(ordinal, number, at=at)
             raise  # the engine stops: nothing is recorded, and recovery runs the activity again
-        except TimeoutError as error:
-            del self._running[key]
-            if isinstance(error, _StartToCloseTimeoutError):
-                self._post(
-                    key, lambda w, at: w.start_to_close_timeout(key.activity_id, number, at=at)
-                )
-            else:
-                self._fail(key, number, error, activity)
+        except _StartToCloseTimeoutError:
+            return lambda w, at: w.start_to_close_timeout(ordinal, number, at=at)
         except Exception as error:  # noqa: BLE001 - whatever the activity raises is its outcome
-            del self._running[key]
-            self._fail(key, number, error, activity)
+            failure = activity_failure_of(error, activity.retry)
+            return lambda w, at: w.fail_activity(ordinal, number, failure, worker=worker, at=at)
+        return lambda w, at: w.complete_activity(ordinal, number, result, worker=worker, at=at)
+
+    async def _in_a_slot(self, attempt: _Attempt, activity: ActivityState) -> Payload:
+        if self._free > 0:
+            self._free -= 1
         else:
-            del self._running[key]
-            self._post(
-                key,
-                lambda w, at: w.complete_activity(
-                    key.activity_id, number, result, worker=worker, at=at
-                ),
-            )
+            await self._wait_for_slot()
+        try:
+            attempt.started = True
+            self.executed += 1
+            return await self._attempt(attempt, activity)
+        finally:
+            self._give_slot()
 
     async def _wait_for_slot(self) -> None:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -210,19 +206,6 @@ class Dispatcher:
                 waiting.set_result(None)
                 return
         self._free += 1
-
-    def _fail(
-        self, key: AttemptKey, number: int, error: Exception, activity: ActivityState
-    ) -> None:
-        failure = activity_failure_of(error, activity.retry)
-        worker = self._worker
-        self._post(
-            key,
-            lambda w, at: w.fail_activity(key.activity_id, number, failure, worker=worker, at=at),
-        )
-
-    def _post(self, key: AttemptKey, decide: Decide) -> None:
-        self._outbox.post_fact(key.workflow_id, key.run_id, decide)
 
     async def _attempt(self, attempt: _Attempt, activity: ActivityState) -> Payload:
         definition = self._catalog.activity(activity.activity_type)

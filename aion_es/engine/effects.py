@@ -127,9 +127,6 @@ class Effects:
                 elif activity.phase == "backoff":
                     self._arm_retry(state, activity_id, activity)
 
-    def _on_terminal(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
-        self._closed(process, run_id, event)
-
     def _on_activity(
         self,
         process: RunProcess,
@@ -148,6 +145,25 @@ class Effects:
         elif activity.phase in {"scheduled", "started"} and not state.paused:
             self._dispatch(state, event.activity_id, activity)
 
+    def _stop_activities(self, process: RunProcess, run_id: RunId) -> None:
+        """Stop what still runs for a run that has closed; nobody waits for its outcome."""
+        if process.workflow is not None and process.workflow.state.run_id == run_id:
+            for activity_id in process.workflow.state.pending.activities:
+                self._dispatcher.cancel(AttemptKey(process.workflow_id, run_id, activity_id))
+
+    def _closed(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
+        workflow_id = process.workflow_id
+        self._stop_activities(process, run_id)
+        self._registry.remove(workflow_id, run_id)
+        self._registry.tell(workflow_id, run_id, event)
+        process.stuck_reason = None
+        self._timers.discard(("stuck", workflow_id))
+        for timeout in ("run", "execution"):
+            self._timers.discard(("deadline", workflow_id, run_id, timeout))
+        if process.workflow is not None and process.workflow.state.run_id == run_id:
+            for timer_id in process.workflow.state.torn_timers:
+                self._timers.discard(("timer", workflow_id, run_id, timer_id))
+
     _EFFECTS: ClassVar[dict[type[Any], Callable[["Effects", RunProcess, RunId, Any], None]]] = {
         WorkflowStarted: _on_started,
         TimerStarted: _on_timer_started,
@@ -157,16 +173,15 @@ class Effects:
         ActivityFailed: _on_activity,
         ActivityCancelRequested: _on_activity_cancel_requested,
         WorkflowResumed: _on_resumed,
-        **dict.fromkeys(get_args(TerminalEvent), _on_terminal),
+        **dict.fromkeys(get_args(TerminalEvent), _closed),
     }
 
     def _dispatch(
         self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
     ) -> None:
         number = activity.attempt if activity.phase == "started" else activity.attempt + 1
-        if (
-            number > 1 and activity.phase == "scheduled"
-        ):  # reopened: every later attempt is recorded first
+        if number > 1 and activity.phase == "scheduled":
+            # Reopened: every attempt but the first is recorded before its code runs.
             self._start_attempt(state.workflow_id, state.run_id, activity_id, number)
             return
         key = AttemptKey(state.workflow_id, state.run_id, activity_id)
@@ -298,22 +313,3 @@ class Effects:
                 process.stuck_reason,
             )
         )
-
-    def _stop_activities(self, process: RunProcess, run_id: RunId) -> None:
-        """Stop what still runs for a run that has closed; nobody waits for its outcome."""
-        if process.workflow is not None and process.workflow.state.run_id == run_id:
-            for activity_id in process.workflow.state.pending.activities:
-                self._dispatcher.cancel(AttemptKey(process.workflow_id, run_id, activity_id))
-
-    def _closed(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
-        workflow_id = process.workflow_id
-        self._stop_activities(process, run_id)
-        self._registry.remove(workflow_id, run_id)
-        self._registry.tell(workflow_id, run_id, event)
-        process.stuck_reason = None
-        self._timers.discard(("stuck", workflow_id))
-        for timeout in ("run", "execution"):
-            self._timers.discard(("deadline", workflow_id, run_id, timeout))
-        if process.workflow is not None and process.workflow.state.run_id == run_id:
-            for timer_id in process.workflow.state.torn_timers:
-                self._timers.discard(("timer", workflow_id, run_id, timer_id))

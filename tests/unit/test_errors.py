@@ -63,7 +63,6 @@ CODES: Final = {
     "ConsumerGroupExistsError": "consumer_group_exists",
     "UnknownEventTypeError": "unknown_event_type",
     "EventDecodeError": "event_decode",
-    "ProjectionFailedError": "projection_failed",
     "ProjectionLagError": "projection_lag",
     "NonDeterminismError": "non_determinism",
     "VersionNotLoadedError": "version_not_loaded",
