@@ -12,9 +12,11 @@ from aion_es.errors import AppendTooLargeError, StoreCorruptError
 from aion_es.ids import StreamName
 from aion_es.store.port import (
     NO_STREAM,
+    START,
     EventReader,
     EventStore,
     NewEvent,
+    Position,
     RecordedEvent,
     StreamMetadata,
 )
@@ -42,6 +44,7 @@ class CopyProgress:
         verified: Events that were read back from both stores and compared; the copy is complete when
             this has reached the sum of the two before.
         size: Bytes appended now.
+        position: In the source, of the last event that was met.
     """
 
     streams: int = 0
@@ -49,6 +52,7 @@ class CopyProgress:
     found: int = 0
     verified: int = 0
     size: int = 0
+    position: Position = START
 
 
 ProgressCallback = Callable[[CopyProgress], Awaitable[None] | None]
@@ -71,6 +75,8 @@ async def copy_streams(
 ) -> CopyProgress:
     """Copy every event that can be read, in the source's order, with its id, type, data and metadata.
 
+    A server's own streams, whose names begin with `$`, stay behind unless `prefix` begins so too.
+
     A copy that was interrupted goes on when it is called again: what is there is compared and left.
     A stream whose beginning is hidden in the source (deleted before, or cut off by its limits) begins
     with revision 0 in the destination. Limits on count and age come along. The time that a store
@@ -81,7 +87,7 @@ async def copy_streams(
         destination: Copied into.
         prefix: Only the streams whose name begins so.
         verify: Read everything back in the end, from both.
-        progress: Called after each append, and while verifying.
+        progress: Called after each batch, and while verifying.
 
     Returns:
         What was done.
@@ -130,6 +136,8 @@ class _Copy:
         batch: list[RecordedEvent] = []
         size = 0
         async for event in self._source.read_all(prefix=prefix):
+            if event.stream.startswith("$") and not prefix.startswith("$"):
+                continue
             bytes_more = _as_new(event).size
             if batch and (
                 event.stream != batch[-1].stream
@@ -148,10 +156,10 @@ class _Copy:
         if stream not in self._targets:
             self._targets[stream] = await self._meet(stream)
         target = self._targets[stream]
-        if target is None:
-            return
-        new = [event for event in batch if event.revision - target.first > target.head]
-        if not new:
+        met = replace(self.progress, position=batch[-1].position)
+        new = [event for event in batch if target and event.revision - target.first > target.head]
+        if target is None or not new:
+            await self._tell(met)
             return
         events = [_as_new(event) for event in new]
         self._check_sizes(events)
@@ -166,7 +174,7 @@ class _Copy:
         self._targets[stream] = target._replace(head=appended.revision)
         await self._tell(
             replace(
-                self.progress,
+                met,
                 copied=self.progress.copied + len(events),
                 size=self.progress.size + sum(event.size for event in events),
             )

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aion_es.clock import Clock
 from aion_es.errors import UnknownStoreURLError
+from aion_es.store.observed import observed
 from aion_es.store.port import EventStore
 
 _FORMS: Final = (
@@ -17,6 +18,8 @@ _FORMS: Final = (
 
 async def open_store(url: str, *, clock: Clock | None = None) -> EventStore:
     """Open the event store that `url` names; its opener closes it.
+
+    In a program with an OpenTelemetry SDK each of its calls has a span.
 
     Args:
         url: `sqlite:///file.db` (relative to the working directory), `sqlite:////dir/file.db`
@@ -39,13 +42,40 @@ async def open_store(url: str, *, clock: Clock | None = None) -> EventStore:
         raise UnknownStoreURLError(url, f"has no scheme; known forms: {_FORMS}")
     opener = _OPENERS.get(scheme)
     if opener is None:
-        raise UnknownStoreURLError(url, f"unknown scheme {scheme!r}; known forms: {_FORMS}")
-    return await opener(url, clock)
+        from aion_es.store.eventstoredb.client import without_password
+
+        raise UnknownStoreURLError(
+            without_password(url), f"unknown scheme {scheme!r}; known forms: {_FORMS}"
+        )
+    return observed(await opener(url, clock))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file that a `sqlite:` URL names; None if it names memory, or is no such URL.
+
+    Raises:
+        UnknownStoreURLError: It is malformed.
+    """
+    return _sqlite_place(url)[0] if url.startswith("sqlite://") else None
 
 
 async def _open_sqlite(url: str, clock: Clock | None) -> EventStore:
     from aion_es.store.sqlite import Durability, SQLiteEventStore
 
+    path, text = _sqlite_place(url)
+    known = [durability.value for durability in Durability]
+    if text is not None and text not in known:
+        raise UnknownStoreURLError(url, f"durability is {' or '.join(known)}, not {text!r}")
+    durability = Durability.FULL if text is None else Durability(text)
+    return await SQLiteEventStore.open(path, durability=durability, clock=clock)
+
+
+def _sqlite_place(url: str) -> tuple[Path | None, str | None]:
+    """Return the file that a URL names, None for memory, and the durability that it asks for.
+
+    Raises:
+        UnknownStoreURLError: It is malformed.
+    """
     parts = urlsplit(url)
     if parts.netloc:
         raise UnknownStoreURLError(
@@ -54,18 +84,12 @@ async def _open_sqlite(url: str, clock: Clock | None) -> EventStore:
     if parts.fragment:
         raise UnknownStoreURLError(url, "a file name has no '#'; write %23")
     options = _options(url, parts.query, ("durability",))
-    text = options.get("durability", Durability.FULL.value)
-    known = [durability.value for durability in Durability]
-    if text not in known:
-        raise UnknownStoreURLError(url, f"durability is {' or '.join(known)}, not {text!r}")
     path = unquote(parts.path.removeprefix("/"))
     if parts.path == "/" or path.startswith(":memory:"):
         raise UnknownStoreURLError(url, "names no file; a store in memory is sqlite://")
     if "\0" in path:
         raise UnknownStoreURLError(url, "a file name has no NUL")
-    return await SQLiteEventStore.open(
-        Path(path) if path else None, durability=Durability(text), clock=clock
-    )
+    return Path(path) if path else None, options.get("durability")
 
 
 async def _open_memory(url: str, clock: Clock | None) -> EventStore:

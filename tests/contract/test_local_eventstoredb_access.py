@@ -1,6 +1,8 @@
 """The local server, through a client: TLS, users, and what `$acl` allows."""
 
 import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,12 +32,38 @@ def uri_for(server: LocalEventStoreDB, user: str, password: str) -> str:
 
 
 def trusting(tls: TLS) -> dict[str, str]:
-    return {"root_certificates": tls.certificate.decode()}
+    assert tls.authority is not None
+    return {"root_certificates": tls.authority.decode()}
 
 
 async def append(client: Any, stream: str) -> None:
     event = NewEvent(type="A", data=b"{}")
     await client.append_to_stream(stream, current_version=StreamState.ANY, events=[event])
+
+
+def test_the_certificate_that_it_makes_is_signed_by_an_authority_and_is_none(
+    tls: TLS, tmp_path: Path
+) -> None:
+    """Clients in Rust refuse a certificate that is its own authority."""
+    assert tls.authority is not None
+    (tmp_path / "ca.crt").write_bytes(tls.authority)
+    (tmp_path / "node.crt").write_bytes(tls.certificate)
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", "node.crt", "-noout", "-text"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert ("CA:FALSE" in shown, "CA:TRUE" in shown) == (True, False)
+    verified = subprocess.run(
+        ["openssl", "verify", "-CAfile", "ca.crt", "node.crt"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (verified.returncode, verified.stdout) == (0, "node.crt: OK\n")
 
 
 async def test_over_tls_the_uri_carries_the_first_user(tls: TLS) -> None:

@@ -363,6 +363,20 @@ async def test_categories_and_types_have_streams_of_links() -> None:
             await client.get_stream("$ce-nothing")
 
 
+async def test_the_stream_of_streams_links_to_the_first_event_of_each() -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "order-1", StreamState.NO_STREAM, event("Made"), event("Sent"))
+        await append(client, "order-2", StreamState.NO_STREAM, event("Made"))
+        await client.set_stream_metadata("order-2", metadata={"$maxCount": 5})
+        links = await client.get_stream("$streams")
+        assert [e.data for e in links] == [
+            b"0@$epoch-information",
+            b"0@order-1",
+            b"0@order-2",
+            b"0@$$order-2",
+        ]
+
+
 # ---------------------------------------------------------------------------- what survives
 
 

@@ -168,6 +168,23 @@ async def test_a_tombstoned_stream_admits_no_subscription() -> None:
                 pass
 
 
+async def test_a_live_subscription_ends_when_its_stream_is_tombstoned() -> None:
+    got: list[int] = []
+    async with serving(client_package) as (_, client):
+        await append(client, "s", "A")
+        await append(client, "other", "A")
+        with pytest.raises(StreamIsDeleted):  # noqa: PT012 - raised by the loop, when it has nothing left
+            async for message in await client.subscribe_to_stream("s", include_caught_up=True):
+                if not is_caught_up(message):
+                    got.append(message.stream_position)
+                else:
+                    await append(client, "s", "B")
+                    await append(client, "s", "C")
+                    await client.tombstone_stream("s", current_version=StreamState.ANY)
+        assert [e.type for e in await client.get_stream("other")] == ["A"]
+    assert got == [0, 1, 2]
+
+
 async def test_a_subscriber_that_is_too_slow_is_told_so() -> None:
     async with serving(client_package) as (server, client):
         await append(client, "s", "A")

@@ -21,6 +21,7 @@ from aion_es.store.port import EventStore, RecordedEvent
 from aion_es.store.sqlite import SQLiteEventStore
 from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
+from tests.e2e.conftest import EngineOpener
 from tests.e2e.cutting_proxy import CuttingProxy
 from tests.e2e.scenario import SOON, stream_of, until
 
@@ -59,6 +60,11 @@ async def store() -> AsyncIterator[FaultyStore]:
         await inner.aclose()
 
 
+@pytest.fixture
+def open_engine(store: FaultyStore, tmp_path: Path) -> EngineOpener:
+    return EngineOpener(store, f"sqlite:///{tmp_path / 'readmodel.db'}", evicts=False)
+
+
 def _tests_and_fixtures() -> dict[str, Any]:
     """Return the suites' tests under names of their own, and the fixtures that they bring."""
     found: dict[str, Any] = {}
@@ -73,6 +79,14 @@ def _tests_and_fixtures() -> dict[str, Any]:
 
 
 globals().update(_tests_and_fixtures())
+
+
+@pytest.fixture
+async def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """What two engines of one process are opened by; their read model is beside, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    async with LocalEventStoreDB() as uri:
+        yield uri
 
 
 # ------------------------------------------------------------------------------ by its URL

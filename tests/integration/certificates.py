@@ -25,37 +25,42 @@ def openssl_is_missing() -> bool:
 def make_certificates(directory: Path) -> Certificates:
     """Make an authority and a certificate that it has signed, in `directory`."""
     made = Certificates(directory / "ca.crt", directory / "node.crt", directory / "node.key")
-    ca_key, request, extra = directory / "ca.key", directory / "node.csr", directory / "node.ext"
-    extra.write_text(
+    _openssl(
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=aion-es tests"),
+        *("-keyout", str(directory / "ca.key"), "-out", str(made.authority)),
+    )
+    _sign(made.authority, made.certificate, made.key, NODE)
+    return made
+
+
+def make_user_certificate(certificates: Certificates, user: str) -> Certificates:
+    """Make a certificate for a user, beside those of the authority that signs it."""
+    directory = certificates.authority.parent
+    made = Certificates(
+        certificates.authority, directory / f"{user}.crt", directory / f"{user}.key"
+    )
+    _sign(made.authority, made.certificate, made.key, user)
+    return made
+
+
+def _sign(authority: Path, certificate: Path, key: Path, name: str) -> None:
+    request, extensions = certificate.with_suffix(".csr"), certificate.with_suffix(".ext")
+    extensions.write_text(
         "basicConstraints=CA:FALSE\n"
         "keyUsage=digitalSignature,keyEncipherment\n"
         "extendedKeyUsage=serverAuth,clientAuth\n"
         "subjectAltName=DNS:localhost,IP:127.0.0.1\n"
     )
     _openssl(
-        *(
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=aion-es tests",
-        ),
-        *("-keyout", str(ca_key), "-out", str(made.authority)),
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+        *("-keyout", str(key), "-out", str(request)),
     )
     _openssl(
-        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={NODE}"),
-        *("-keyout", str(made.key), "-out", str(request)),
+        *("x509", "-req", "-in", str(request), "-days", "2", "-extfile", str(extensions)),
+        *("-CA", str(authority), "-CAkey", str(authority.with_suffix(".key")), "-CAcreateserial"),
+        *("-out", str(certificate)),
     )
-    _openssl(
-        *("x509", "-req", "-in", str(request), "-days", "2", "-extfile", str(extra)),
-        *("-CA", str(made.authority), "-CAkey", str(ca_key), "-CAcreateserial"),
-        *("-out", str(made.certificate)),
-    )
-    return made
 
 
 def _openssl(*arguments: str) -> None:

@@ -1,13 +1,17 @@
 """Real servers in containers, one per kind and test run."""
 
 import importlib
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.certificates import Certificates
+import pytest
+
+from tests.integration.certificates import Certificates, openssl_is_missing
 
 PORT = 2113
 EVENTSTOREDB = "eventstore/eventstore:24.10"
@@ -51,6 +55,8 @@ def why_no_docker() -> str | None:
         importlib.import_module("testcontainers.core.container")
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed"
+    if shutil.which("docker") is None:
+        return "the docker command is not installed"
     try:
         client = docker.from_env(timeout=5)
         client.ping()
@@ -58,6 +64,22 @@ def why_no_docker() -> str | None:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
         return f"no Docker engine answers: {error}"
     return None
+
+
+def skip_without_docker() -> None:
+    """Return if containers can be run; else skip the module that asks, saying why.
+
+    Raises:
+        RuntimeError: They cannot, and `AION_ES_REQUIRE_DOCKER` says that they must.
+    """
+    reason = why_no_docker() or (
+        "openssl is not installed: it makes the certificates" if openssl_is_missing() else None
+    )
+    if reason is None:
+        return
+    if os.environ.get("AION_ES_REQUIRE_DOCKER"):
+        raise RuntimeError(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The adapter on real servers, through testcontainers: the store contract, and a workflow from start to end."""
 
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,19 +14,12 @@ from aion_es.ids import UUIDv7Source
 from aion_es.store.eventstoredb import EventStoreDBStore
 from aion_es.store.port import EventStore
 from aion_es.testing.store_contract import StoreContract
-from tests.integration.certificates import make_certificates, openssl_is_missing
+from tests.integration.certificates import make_certificates
 from tests.integration.confined import Confined
-from tests.integration.servers import KINDS, Kind, running, why_no_docker
+from tests.integration.servers import KINDS, Kind, running, skip_without_docker
 
 pytest.importorskip("grpc", reason="no EventStoreDB client is installed: make test-clients")
-
-REASON = why_no_docker() or (
-    "openssl is not installed: it makes the certificates" if openssl_is_missing() else None
-)
-if REASON is not None:
-    if os.environ.get("AION_ES_REQUIRE_DOCKER"):
-        raise RuntimeError(REASON)
-    pytest.skip(REASON, allow_module_level=True)
+skip_without_docker()
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

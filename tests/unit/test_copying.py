@@ -6,9 +6,17 @@ from datetime import timedelta
 import pytest
 
 from aion_es.errors import AppendTooLargeError, StoreCorruptError
+from aion_es.ids import StreamName
 from aion_es.store.copying import CopyProgress, copy_streams
 from aion_es.store.memory import MemoryEventStore
-from aion_es.store.port import ANY, NO_STREAM, EventStore, StoreLimits, StreamMetadata
+from aion_es.store.port import (
+    ANY,
+    NO_STREAM,
+    EventStore,
+    Position,
+    StoreLimits,
+    StreamMetadata,
+)
 from aion_es.store.sqlite import SQLiteEventStore
 from aion_es.testing.store_contract.base import (
     OTHER,
@@ -47,7 +55,9 @@ async def test_every_event_arrives_in_the_sources_order(
     assert as_appended(arrived) == as_appended(expected)
     assert places(arrived) == places(expected)
     size = sum(event.size for event in as_appended(expected))
-    assert progress == CopyProgress(streams=2, copied=20, found=0, verified=20, size=size)
+    assert progress == CopyProgress(
+        streams=2, copied=20, found=0, verified=20, size=size, position=expected[-1].position
+    )
 
 
 async def test_only_streams_with_the_prefix_are_copied(
@@ -56,6 +66,35 @@ async def test_only_streams_with_the_prefix_are_copied(
     await _fill(source)
     await copy_streams(source, destination, prefix="invoices")
     assert {event.stream for event in await collect(destination.read_all())} == {OTHER}
+
+
+async def test_a_servers_own_streams_stay_behind_unless_they_are_asked_for(
+    source: EventStore, destination: MemoryEventStore
+) -> None:
+    await source.append(STREAM, some_events(2), NO_STREAM)
+    await source.append(StreamName("$epoch-information"), some_events(1), NO_STREAM)
+    await copy_streams(source, destination)
+    assert {event.stream for event in await collect(destination.read_all())} == {STREAM}
+    await copy_streams(source, destination, prefix="$epoch")
+    assert await destination.head(StreamName("$epoch-information")) == 0
+
+
+async def test_progress_names_the_place_in_the_source_also_where_everything_was_found(
+    source: EventStore, destination: MemoryEventStore
+) -> None:
+    await _fill(source)
+    end = await source.end_position()
+    told: list[Position] = []
+
+    def note(progress: CopyProgress) -> None:
+        told.append(progress.position)
+
+    await copy_streams(source, destination, progress=note)
+    first = len(told)
+    await copy_streams(source, destination, progress=note)
+    for positions in (told[:first], told[first:]):
+        assert positions == sorted(positions)
+        assert positions[-1] == end
 
 
 async def test_a_copy_that_was_interrupted_goes_on(

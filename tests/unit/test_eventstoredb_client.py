@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from aion_es.app import _beside
 from aion_es.errors import UnknownStoreURLError
+from aion_es.projections.location import read_model_beside
 from aion_es.store.eventstoredb.client import ServerVersion, _text_field, without_password
 from aion_es.store.eventstoredb.messages import filter_regex
 from aion_es.store.url import open_store
@@ -113,5 +113,5 @@ def test_a_filter_means_the_prefix_and_nothing_else(prefix: str, name: str, matc
 def test_the_read_model_of_an_engine_on_a_server_is_a_file_in_the_working_directory(
     url: str,
 ) -> None:
-    assert _beside(url, "aion") == "sqlite:///aion.readmodel.db"
-    assert _beside(url, "shop") == "sqlite:///aion.shop.readmodel.db"
+    assert read_model_beside(url, "aion") == "sqlite:///aion.readmodel.db"
+    assert read_model_beside(url, "shop") == "sqlite:///aion.shop.readmodel.db"

@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 
 from aion_es.errors import (
-    AccessDeniedError,
     StoreUnavailableError,
     SubscriptionDroppedError,
-    UnknownStoreURLError,
-    UnsupportedStoreVersionError,
 )
 from aion_es.ids import StreamName
 from aion_es.store.eventstoredb import EventStoreDBStore
@@ -22,7 +19,6 @@ from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import (
     ANY,
     NO_STREAM,
-    START,
     CaughtUp,
     Checkpoint,
     FellBehind,
@@ -359,53 +355,3 @@ async def test_a_server_that_restarts_is_found_again(tmp_path: Path) -> None:
         assert (await store.append(STREAM, some_events(2), 1)).revision == 3
         assert places(await _until_events(subscription.next_batch, 2)) == [(STREAM, 2), (STREAM, 3)]
         await store.aclose()
-
-
-# ------------------------------------------------------------------------------ bad input, by name
-
-
-async def test_nobody_there_is_a_typed_error_that_says_what_to_check() -> None:
-    with pytest.raises(StoreUnavailableError, match="check that the server runs, host and port"):
-        await EventStoreDBStore.open(f"esdb://127.0.0.1:{free_port()}?Tls=false")
-
-
-async def test_tls_against_an_insecure_server_is_a_typed_error_that_names_the_option(
-    server: LocalEventStoreDB,
-) -> None:
-    secure = server.uri.replace("esdb://", "esdb://admin:changeit@").replace(
-        "Tls=false", "Tls=true"
-    )
-    with pytest.raises(StoreUnavailableError, match="Tls=true or Tls=false") as told:
-        await EventStoreDBStore.open(secure)
-    assert "changeit" not in str(told.value)
-
-
-@pytest.mark.parametrize(
-    "options",
-    ["Tls=maybe", "Tls=false&Speed=high", "Tls=true", "Tls=false&TlsCaFile=/nowhere/ca.crt"],
-)
-async def test_a_wrong_connection_string_is_a_typed_error(options: str) -> None:
-    with pytest.raises(UnknownStoreURLError):
-        await EventStoreDBStore.open(f"esdb://127.0.0.1:2113?{options}")
-
-
-async def test_a_server_that_is_too_old_is_refused() -> None:
-    async with LocalEventStoreDB(version="21.10.9") as uri:
-        with pytest.raises(UnsupportedStoreVersionError) as refused:
-            await EventStoreDBStore.open(uri)
-    assert (refused.value.found, refused.value.needed) == ("21.10.9", "22.10 or later")
-
-
-async def test_what_a_user_may_not_do_is_a_typed_error() -> None:
-    async with LocalEventStoreDB(users={"admin": "changeit"}) as uri:
-        with pytest.raises(AccessDeniedError):
-            async with await EventStoreDBStore.open(uri) as store:  # as nobody
-                await collect(store.read_all())
-
-
-async def test_a_kurrentdb_connection_string_works_with_either_client(
-    server: LocalEventStoreDB,
-) -> None:
-    async with await EventStoreDBStore.open(server.uri.replace("esdb://", "kurrentdb://")) as store:
-        assert await store.end_position() == START
-        assert store.server_version.startswith("24.10")

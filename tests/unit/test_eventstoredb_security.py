@@ -10,7 +10,12 @@ from aion_es.ids import StreamName
 from aion_es.store.eventstoredb import EventStoreDBStore
 from aion_es.store.port import ANY, NO_STREAM, NewEvent
 from aion_es.testing.store_contract.base import STREAM, an_event, collect, some_events
-from tests.integration.certificates import Certificates, make_certificates, openssl_is_missing
+from tests.integration.certificates import (
+    Certificates,
+    make_certificates,
+    make_user_certificate,
+    openssl_is_missing,
+)
 
 pytest.importorskip("grpc", reason="no EventStoreDB client is installed: make test-clients")
 
@@ -62,7 +67,7 @@ async def test_a_certificate_that_is_not_trusted_is_a_typed_error(
     server: LocalEventStoreDB, tmp_path: Path
 ) -> None:
     other = make_certificates(tmp_path)
-    with pytest.raises(StoreUnavailableError, match="Tls=true or Tls=false"):
+    with pytest.raises(StoreUnavailableError, match="authority in TlsCaFile has signed"):
         await EventStoreDBStore.open(url(server, "admin:changeit", other.authority))
 
 
@@ -87,3 +92,48 @@ async def test_no_permission_on_a_stream_is_a_typed_error(
         with pytest.raises(AccessDeniedError, match=STREAM):
             await collect(clerk.read(STREAM))
         assert len(await collect(admin.read(STREAM))) == 1
+
+
+async def test_a_user_certificate_stands_for_the_user_that_it_names(
+    certificates: Certificates,
+) -> None:
+    admin = make_user_certificate(certificates, "admin")
+    stranger = make_user_certificate(certificates, "stranger")
+    tls = TLS(
+        certificates.certificate.read_bytes(),
+        certificates.key.read_bytes(),
+        client_root=certificates.authority.read_bytes(),
+    )
+    server = LocalEventStoreDB(tls=tls, users={"admin": "changeit"})
+    async with server:
+        for shown, opens in ((admin, True), (stranger, False)):
+            place = f"127.0.0.1:{server.port}?Tls=true&TlsCaFile={certificates.authority}"
+            shows = f"UserCertFile={shown.certificate}&UserKeyFile={shown.key}"
+            store = await EventStoreDBStore.open(f"kurrentdb://{place}&{shows}")
+            async with store:
+                if opens:
+                    await store.append(STREAM, some_events(1), NO_STREAM)
+                else:
+                    with pytest.raises(AccessDeniedError):
+                        await store.append(STREAM, some_events(1), ANY)
+
+
+@pytest.mark.parametrize("content", ["", "no certificate"], ids=["empty", "garbage"])
+async def test_a_file_that_is_no_certificate_is_a_typed_error(
+    server: LocalEventStoreDB, tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "ca.crt"
+    file.write_text(content)
+    with pytest.raises(StoreUnavailableError, match="authority in TlsCaFile has signed"):
+        await EventStoreDBStore.open(url(server, "admin:changeit", file))
+
+
+async def test_a_host_that_the_certificate_does_not_name_is_a_typed_error(
+    certificates: Certificates,
+) -> None:
+    tls = TLS(certificates.certificate.read_bytes(), certificates.key.read_bytes())
+    server = LocalEventStoreDB(tls=tls, host="127.0.0.2")
+    async with server:
+        wrong = f"esdb://admin:changeit@127.0.0.2:{server.port}?TlsCaFile={certificates.authority}"
+        with pytest.raises(StoreUnavailableError, match="names this host"):
+            await EventStoreDBStore.open(wrong)

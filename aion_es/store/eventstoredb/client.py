@@ -55,6 +55,7 @@ _KEEP_ALIVE: Final = 10_000
 """Milliseconds between two pings, and that an answer may take, unless the connection string says so."""
 _FEATURES: Final = "/event_store.client.server_features.ServerFeatures/GetSupportedMethods"
 _USER: Final = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+_USER_CERTIFICATE: Final = re.compile(r"[?&]usercertfile=", re.IGNORECASE)
 
 
 class Library(NamedTuple):
@@ -179,11 +180,16 @@ class Connection:
         """
         library = load_library(url)
         spelled = url.replace("kurrentdb", "esdb", 1) if library.package == "esdbclient" else url
+        certified = bool(_USER_CERTIFICATE.search(url)) and "@" not in url.partition("?")[0]
+        if certified:  # both packages ask for a password, also where a certificate stands for it
+            spelled = spelled.replace("://", "://certificate:certificate@", 1)
         try:
             client = library.client(spelled)
         except (ValueError, OSError) as error:  # OSError: a certificate's file
             said = str(error).replace(spelled, without_password(url))
             raise UnknownStoreURLError(without_password(url), said) from error
+        if certified:
+            client._call_credentials = None  # noqa: SLF001 - see the module's docstring
         client.grpc_options = _channel_options(client.grpc_options)
         connection = cls(library, client, url)
         try:
@@ -205,7 +211,8 @@ class Connection:
         except StoreUnavailableError as error:
             raise StoreUnavailableError(
                 f"{error.reason}; check that the server runs, host and port, and that Tls=true or "
-                "Tls=false in the connection string is what the server speaks"
+                "Tls=false in the connection string is what the server speaks; with TLS also that "
+                "the authority in TlsCaFile has signed the server's certificate, and that it names this host"
             ) from error
         if self.version.number < OLDEST:
             raise UnsupportedStoreVersionError(

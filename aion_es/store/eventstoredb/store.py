@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Self
 
 from aion_es.errors import (
@@ -41,7 +40,6 @@ from aion_es.store.port import (
     StoreLimits,
     StreamMetadata,
 )
-from aion_es.telemetry import is_recording, span
 
 _IDS: Final = UUIDv7Source()
 
@@ -68,7 +66,6 @@ class EventStoreDBStore(ClosesOnExit):
         self._consumers: set[EventStoreDBConsumer] = set()
         most = connection.version.limit
         self._limits = StoreLimits(max_event_bytes=most, max_append_bytes=most)
-        self._traced = is_recording()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -109,8 +106,7 @@ class EventStoreDBStore(ClosesOnExit):
         if its caller is cancelled. With `ANY` or `EXISTS` a batch that its caller repeats is written
         again: only an exact revision or `NO_STREAM` lets the server recognise it.
         """
-        with self._span("append", stream):
-            return await self.submit(stream, events, expected)
+        return await self.submit(stream, events, expected)
 
     def submit(
         self, stream: StreamName, events: Sequence[NewEvent], expected: ExpectedRevision
@@ -129,8 +125,7 @@ class EventStoreDBStore(ClosesOnExit):
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
         """Delete the stream softly; an unknown or deleted one stays as it is."""
         self._require_open()
-        with self._span("delete", stream):
-            await self._deletion.delete(stream, expected)
+        await self._deletion.delete(stream, expected)
 
     async def metadata(self, stream: StreamName) -> StreamMetadata:
         """Return the stream's metadata; without any, the empty one."""
@@ -148,24 +143,23 @@ class EventStoreDBStore(ClosesOnExit):
         """
         self._require_open()
         limits.check(metadata)
-        with self._span("set_metadata", stream):
-            while True:
-                said, revision = await self._read_metadata(stream)
-                event = NewEvent(
-                    uuid.UUID(_IDS.new()),
-                    limits.METADATA_TYPE,
-                    limits.replaced(said, metadata),
-                    b"",
+        while True:
+            said, revision = await self._read_metadata(stream)
+            event = NewEvent(
+                uuid.UUID(_IDS.new()),
+                limits.METADATA_TYPE,
+                limits.replaced(said, metadata),
+                b"",
+            )
+            try:
+                await self.submit(
+                    limits.metastream(stream),
+                    (event,),
+                    revision if revision >= 0 else NO_STREAM,
                 )
-                try:
-                    await self.submit(
-                        limits.metastream(stream),
-                        (event,),
-                        revision if revision >= 0 else NO_STREAM,
-                    )
-                except ConcurrencyConflictError:
-                    continue  # somebody else changed it meanwhile, or the stream began a new life
-                return
+            except ConcurrencyConflictError:
+                continue  # somebody else changed it meanwhile, or the stream began a new life
+            return
 
     async def _read_metadata(self, stream: StreamName) -> tuple[dict[str, object], int]:
         page = await self._reader.page(limits.metastream(stream), None, 1, backwards=True)
@@ -211,8 +205,7 @@ class EventStoreDBStore(ClosesOnExit):
     async def head(self, stream: StreamName) -> int:
         """Return the revision of the stream's last event, -1 if it has none or was deleted."""
         self._require_open()
-        with self._span("head", stream):
-            return await self._reader.head(stream)
+        return await self._reader.head(stream)
 
     async def end_position(self) -> Position:
         """Return the position of the last event that is none of the server's own, `START` if there is none."""
@@ -336,9 +329,6 @@ class EventStoreDBStore(ClosesOnExit):
     def _require_open(self) -> None:
         if self._closing is not None:
             raise StoreClosedError(self._connection.where)
-
-    def _span(self, name: str, stream: str) -> AbstractContextManager[object]:
-        return span(f"eventstoredb.{name}", stream) if self._traced else nullcontext()
 
 
 def _check_group(name: str, settings: ConsumerGroupSettings) -> None:

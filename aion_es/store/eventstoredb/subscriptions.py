@@ -45,7 +45,12 @@ class EventStoreDBSubscription(ClosesOnExit, ABC):
         connection: Whose stub it uses.
         tasks: Run the task.
         forget: Called when it is closed.
+
+    Attributes:
+        stream: The one that it follows; empty if it follows all.
     """
+
+    stream = StreamName("")
 
     def __init__(
         self,
@@ -160,7 +165,7 @@ class EventStoreDBSubscription(ClosesOnExit, ABC):
                 return
 
     def _told(self, failure: CallFailedError) -> Exception:
-        told = self._connection.told(failure, f"subscribing to {self._subject}")
+        told = self._connection.told(failure, f"subscribing to {self._subject}", self.stream)
         if isinstance(told, StoreUnavailableError) and failure.code == "ABORTED":
             return SubscriptionDroppedError(failure.details)
         return told
@@ -234,16 +239,16 @@ class StreamSubscription(EventStoreDBSubscription):
     ) -> None:
         self._messages = messages
         self._reader = reader
-        self._stream = stream
+        self.stream = stream
         self._after = max(from_revision, 0) - 1
         super().__init__(connection, tasks, forget)
 
     @property
     def _subject(self) -> str:
-        return repr(str(self._stream))
+        return repr(str(self.stream))
 
     def _request(self) -> Any:
-        return self._messages.subscribe_stream(self._stream, self._after)
+        return self._messages.subscribe_stream(self.stream, self._after)
 
     def _is_new(self, event: RecordedEvent) -> bool:
         if event.revision <= self._after:
@@ -255,7 +260,7 @@ class StreamSubscription(EventStoreDBSubscription):
         """A stream's subscription has none: its revisions have no gaps."""
 
     async def _stored_end(self) -> int:
-        newest = await self._reader.page(self._stream, None, 1, backwards=True)
+        newest = await self._reader.page(self.stream, None, 1, backwards=True)
         return newest[0].revision if newest else -1
 
     def _has_reached(self, end: int) -> bool:

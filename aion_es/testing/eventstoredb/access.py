@@ -47,8 +47,12 @@ class Access:
     def __init__(self, users: Mapping[str, str] | None) -> None:
         self._users = None if users is None else dict(users)
 
-    def user(self, headers: Mapping[str, str]) -> User:
+    def user(self, headers: Mapping[str, str], certified: str | None = None) -> User:
         """Return who calls.
+
+        Args:
+            headers: The call's.
+            certified: The name in the certificate that the client showed, if it did.
 
         Raises:
             Refused: The name or the password is wrong.
@@ -57,10 +61,13 @@ class Access:
             return _SUPERUSER
         header = headers.get("authorization")
         if header is None:
-            return _ANONYMOUS
+            return _ANONYMOUS if certified not in self._users else self._known(certified)
         name, password = _credentials(header)
         if self._users.get(name) != password:
             raise unauthenticated()
+        return self._known(name)
+
+    def _known(self, name: str) -> User:
         role = {"admin": ADMINS, "ops": OPERATORS}.get(name)
         return User(name, frozenset({role} if role else ()))
 

@@ -83,7 +83,9 @@ class Calls:
 
     def _call(self, context: Any) -> Call:
         headers = {key.lower(): _text(value) for key, value in context.invocation_metadata() or ()}
-        return Call(self._access.user(headers), headers, context.peer())
+        certified = [_text(name) for name in context.auth_context().get("x509_common_name", ())]
+        user = self._access.user(headers, certified[0] if certified else None)
+        return Call(user, headers, context.peer())
 
     async def _abort(self, context: Any, error: Exception, request: Any) -> None:
         refused = refusal_for(error)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, TypeAlias
 
@@ -98,6 +98,7 @@ class Ledger:
         self._tombstones: set[str] = set()
         self._recent: OrderedDict[uuid.UUID, _Place] = OrderedDict()
         self._changing: dict[str, _Turn] = {}
+        self._endings: dict[str, set[asyncio.Future[None]]] = {}
 
     async def load(self) -> None:
         """Learn from the store what was deleted and limited before.
@@ -133,6 +134,19 @@ class Ledger:
         owner = stream[2:] if is_metastream(stream) else stream
         if owner in self._tombstones or stream in self._tombstones:
             raise StreamDeleted(stream)
+
+    @contextlib.contextmanager
+    def ending(self, stream: str) -> Generator["asyncio.Future[None]", None, None]:
+        """Give a future that is done when the stream has been ended for good."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._endings.setdefault(stream, set())
+        waiting.add(ended)
+        try:
+            yield ended
+        finally:
+            waiting.discard(ended)
+            if not waiting:
+                self._endings.pop(stream, None)
 
     # ---------------------------------------------------------------- writing
 
@@ -181,6 +195,8 @@ class Ledger:
             event = NewEvent(fresh_id(), STREAM_DELETED, b"", stream.encode())
             written = await self._append(TOMBSTONES, (event,), ANY)
             self._tombstones.add(stream)
+            for ended in self._endings.get(stream, ()):
+                ended.set_result(None)
             return written.position
 
     async def truncate(self, stream: StreamName, before: int) -> None:

@@ -1,6 +1,6 @@
 """EventStoreDB's rules for reading, over any event store: streams, `$all`, links, index streams.
 
-`$ce-<category>` and `$et-<type>` are what the real server's standard projections write. Here they
+`$ce-<category>`, `$et-<type>` and `$streams` are what the real server's standard projections write. Here they
 are not written but found when they are read: every link of such a stream is an event that matches.
 """
 
@@ -16,6 +16,7 @@ from aion_es.testing.eventstoredb.wire import LINK, before
 
 CATEGORY: Final = "$ce-"
 EVENT_TYPE: Final = "$et-"
+STREAMS: Final = "$streams"
 
 Resolved: TypeAlias = tuple[RecordedEvent | None, RecordedEvent | None]
 """The event, and the link through which it was found; a link whose event is gone stands alone."""
@@ -62,6 +63,8 @@ def index_of(stream: StreamName) -> Index | None:
     if stream.startswith(EVENT_TYPE) and len(stream) > len(EVENT_TYPE):
         kind = stream.removeprefix(EVENT_TYPE)
         return Index(stream, "", lambda event: event.type == kind)
+    if stream == STREAMS:
+        return Index(stream, "", lambda event: event.revision == 0)
     return None
 
 

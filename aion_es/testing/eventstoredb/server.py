@@ -50,6 +50,9 @@ _OPTIONS: Final = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 _PORTS_TRIED: Final = 20
+_LOOPBACK: Final = "127.0.0.1"
+_WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
+"""Addresses to listen on that nobody can connect to."""
 
 
 class LocalEventStoreDB:
@@ -60,15 +63,17 @@ class LocalEventStoreDB:
         async with LocalEventStoreDB() as uri:  # esdb://127.0.0.1:PORT?Tls=false
             engine = await Engine.open(uri)
 
-    It listens on 127.0.0.1 and, where there is IPv6, on ::1. `faults` breaks it on purpose.
+    `faults` breaks it on purpose.
 
     Args:
         store: What it keeps its events in; whoever made it closes it. Default: SQLite, in `path`.
         path: The SQLite file; None keeps it in memory.
         port: Default: a free one.
+        host: The address to listen on, such as `0.0.0.0`. Default: 127.0.0.1 and, where there is IPv6, ::1.
         users: Passwords by name, such as `{"admin": "changeit"}`. Default: everybody may do everything.
         tls: Its certificate. Default: insecure.
-        advertised_host: What gossip names. Default: the address by which the client came.
+        advertised_host: What gossip names. Default: `host`, or without one the loopback address by
+            which the client came.
         version: What it says that it is; three numbers.
         clock: Tells the time. Default: the machine's.
 
@@ -83,6 +88,7 @@ class LocalEventStoreDB:
         store: EventStore | None = None,
         path: Path | str | None = None,
         port: int = 0,
+        host: str | None = None,
         users: Mapping[str, str] | None = None,
         tls: TLS | None = None,
         advertised_host: str | None = None,
@@ -97,7 +103,8 @@ class LocalEventStoreDB:
         self._port = port
         self._users = users
         self._tls = tls
-        self._host = advertised_host
+        self._host = host
+        self._advertised = advertised_host or (None if host in _WILDCARDS else host)
         self._version = version
         self._clock = clock or SystemClock()
         self._access = Access(users)
@@ -121,7 +128,8 @@ class LocalEventStoreDB:
         name = next(iter(self._users), None) if self._users else None
         credentials = f"{name}:{self._users[name]}@" if self._users and name else ""
         secure = "true" if self._tls else "false"
-        return f"esdb://{credentials}127.0.0.1:{self._port}?Tls={secure}"
+        host = _LOOPBACK if self._host in {None, *_WILDCARDS} else _bracketed(str(self._host))
+        return f"esdb://{credentials}{host}:{self._port}?Tls={secure}"
 
     async def __aenter__(self) -> str:
         try:
@@ -185,19 +193,22 @@ class LocalEventStoreDB:
     # ---------------------------------------------------------------- inside
 
     def _bind(self) -> tuple[Any, int]:
-        """Return a server bound to the port on both loopback addresses, and the port.
+        """Return a server bound to the port on its address, or on both loopback ones, and the port.
 
         Raises:
-            StoreUnavailableError: It is taken.
+            StoreUnavailableError: It is taken, or the address is not of this machine.
         """
+        first = _bracketed(self._host or _LOOPBACK)
+        also_ipv6 = self._host is None and _has_ipv6()
         for _ in range(_PORTS_TRIED):
             server = self._stubs.aio.server(options=_OPTIONS)
-            port = self._listen(server, f"127.0.0.1:{self._port}")
-            if port and (self._listen(server, f"[::1]:{port}") or self._port or not _has_ipv6()):
+            port = self._listen(server, f"{first}:{self._port}")
+            if port and (not also_ipv6 or self._listen(server, f"[::1]:{port}") or self._port):
                 return server, port
             if self._port:
                 break
-        raise StoreUnavailableError(f"127.0.0.1:{self._port}: the port is taken")
+        reason = "the port is taken" if self._host is None else "cannot listen there"
+        raise StoreUnavailableError(f"{first}:{self._port}: {reason}")
 
     def _listen(self, server: Any, address: str) -> int:
         try:
@@ -207,7 +218,7 @@ class LocalEventStoreDB:
             credentials = self._stubs.grpc.ssl_server_credentials(
                 [(tls.key, tls.certificate)],
                 root_certificates=tls.client_root,
-                require_client_auth=False,
+                require_client_auth=tls.client_root is not None,
             )
             return int(server.add_secure_port(address, credentials))
         except RuntimeError:  # how gRPC says that it cannot
@@ -229,7 +240,7 @@ class LocalEventStoreDB:
             self.faults,
             self._clock,
             port=self._port,
-            advertised_host=self._host,
+            advertised_host=self._advertised,
             version=self._version,
             methods=[*served, (_GOSSIP, "Read"), (_FEATURES, "GetSupportedMethods")],
             instance_id=self._instance_id,
@@ -292,6 +303,10 @@ def _codec(takes: Any, gives: Any) -> dict[str, Any]:
         "request_deserializer": takes.FromString,
         "response_serializer": gives.SerializeToString,
     }
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _has_ipv6() -> bool:

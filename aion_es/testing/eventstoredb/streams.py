@@ -269,7 +269,7 @@ class Streams:
             first = await self._subscriptions.end_of(stream)
         elif begin == "revision":
             first = options.stream.revision + 1
-        messages = self._subscriptions.to_stream(stream, from_revision=first)
+        messages = self._subscriptions.to_stream_until_its_end(stream, from_revision=first)
         async with aclosing(self._told(options, writer, messages)) as responses:
             async for response in responses:
                 yield response

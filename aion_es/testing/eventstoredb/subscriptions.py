@@ -1,8 +1,9 @@
 """Catch-up subscriptions as the real server gives them: exclusive starts, checkpoints, caught up."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aion_es.ids import StreamName
 from aion_es.store.port import (
@@ -17,6 +18,7 @@ from aion_es.store.port import (
 from aion_es.testing.eventstoredb.filters import Filter
 from aion_es.testing.eventstoredb.ledger import Ledger, as_seen, is_tombstone
 from aion_es.testing.eventstoredb.reading import Index, Reader, StreamNotFound, index_of
+from aion_es.testing.eventstoredb.refusals import StreamDeleted
 
 Message: TypeAlias = RecordedEvent | Checkpoint | CaughtUp | FellBehind
 
@@ -88,6 +90,28 @@ class Subscriptions:
                 if not isinstance(message, Checkpoint):
                     yield message
 
+    async def to_stream_until_its_end(
+        self, stream: StreamName, *, from_revision: int
+    ) -> AsyncGenerator[Message, None]:
+        """Yield the same; after the last event of a stream that is ended meanwhile, say so.
+
+        Raises:
+            StreamDeleted: It was ended for good.
+        """
+        seen = from_revision - 1
+        with self._ledger.ending(stream) as ended:
+            messages = self.to_stream(stream, from_revision=from_revision)
+            async with aclosing(_until(messages, ended)) as bounded:
+                async for message in bounded:
+                    yield message
+                    if isinstance(message, RecordedEvent):
+                        seen = message.revision
+            if not ended.done():
+                return  # the store was closed
+        async for event in self._store.read(stream, from_revision=seen + 1):
+            yield event
+        raise StreamDeleted(stream)
+
     async def _to_index(self, index: Index, from_revision: int) -> AsyncGenerator[Message, None]:
         revision = 0
         async with self._store.subscribe_all(prefix=index.prefix) as subscription:
@@ -100,3 +124,26 @@ class Subscriptions:
                     revision += 1
                 elif not isinstance(message, Checkpoint):
                     yield message
+
+
+async def _until(
+    messages: AsyncGenerator[Message, None], ended: "asyncio.Future[None]"
+) -> AsyncGenerator[Message, None]:
+    """Yield messages until `ended` is done; what is not there at that moment does not come."""
+    async with aclosing(messages):
+        while True:
+            following: asyncio.Future[Message | None]
+            following = asyncio.ensure_future(anext(messages, None))
+            waiting: set[asyncio.Future[Any]] = {following, ended}
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    return
+            finally:
+                if not following.done():
+                    following.cancel()
+                    await asyncio.wait({following})
+            message = following.result()
+            if message is None:
+                return
+            yield message
