@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Operation: TypeAlias = Literal["cancel", "terminate", "signal", "pause", "resume"]
+Operation: TypeAlias = Literal["cancel", "terminate", "signal", "pause", "resume", "reopen"]
 Apply: TypeAlias = Callable[[WorkflowHandle[Any], str], Awaitable[None]]
 """Gives the command to one run; told the batch's id, the same again when it is resumed."""
 
@@ -116,7 +116,8 @@ class Batches:
     Each run gets the command as if through a handle of its own, so what is recorded is the same. A run
     that is started while the batch runs may be met or not. Every method takes:
 
-    - `filter`: which runs, as in `visibility.list`; closed ones among them are skipped.
+    - `filter`: which runs, as in `visibility.list`; those that are in no state for the command are skipped:
+      closed ones, but for `reopen`.
     - `dry_run`: only count them.
     - `rate`: workflows per second, at most. Default 100.
     - `on_progress`: called for every run, in order; what it raises ends the batch.
@@ -195,6 +196,13 @@ class Batches:
     ) -> BatchReport:
         """Let every run that is held go on, as `WorkflowHandle.resume` does."""
         return await self._run("resume", filter, lambda handle, _: handle.resume(reason), **options)
+
+    async def reopen(self, filter: "Asked", **options: Unpack[BatchOptions]) -> BatchReport:
+        """Take every run that closed without completing back to Running, as `WorkflowHandle.reopen` does.
+
+        Open and completed runs are skipped, and runs that a later one has replaced.
+        """
+        return await self._run("reopen", filter, lambda handle, _: handle.reopen(), **options)
 
     async def _run(
         self,

@@ -1,6 +1,6 @@
 """Which search attributes there are, and what an update of them needs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,12 +23,20 @@ from aion_es.events.workflow import SearchAttributesUpdated, WorkflowEvent
 
 
 class AttributeSchema:
-    """The registered search attributes, name → type. Grows only; a registered type never changes."""
+    """The search attributes that one process knows, name → type. Grows only; a registered type never changes.
 
-    __slots__ = ("_types",)
+    Where several processes share what is registered, an attribute that a key brought along is *unclaimed*
+    until it is registered for all, and a name that is not known here is *wanted* until it was looked up.
+    Nothing that was decided with such may be recorded before; who shares nothing need not care.
+    """
+
+    __slots__ = ("_absent", "_types", "_unclaimed", "_wanted")
 
     def __init__(self, *attributes: SearchAttribute[Any]) -> None:
         self._types: dict[str, AttributeType] = {}
+        self._unclaimed: dict[str, AttributeType] = {}
+        self._wanted: set[str] = set()
+        self._absent: set[str] = set()
         for attribute in attributes:
             self.register(attribute)
 
@@ -58,6 +66,46 @@ class AttributeSchema:
         """Return the type of `name`, `None` if it is not registered."""
         return self._types.get(name)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether something is unclaimed, or wanted."""
+        return bool(self._unclaimed or self._wanted)
+
+    def is_claimed(self, name: str) -> bool:
+        """Whether `name` is known, and was not only brought along by a key."""
+        return name in self._types and name not in self._unclaimed
+
+    def take_unsettled(self) -> tuple[dict[str, AttributeType], frozenset[str]]:
+        """Return what is unclaimed, which it stays until it is claimed or withdrawn, and what was wanted."""
+        wanted, self._wanted = frozenset(self._wanted), set()
+        return dict(self._unclaimed), wanted
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Take in that these are registered for all."""
+        for name in names:
+            self._unclaimed.pop(name, None)
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Forget these, if they are unclaimed: others mean another type."""
+        for name in names:
+            if self._unclaimed.pop(name, None) is not None:
+                del self._types[name]
+
+    def note_absent(self, names: Iterable[str]) -> None:
+        """Take in that these were looked up and are registered nowhere, until they are to be looked up again."""
+        self._absent.update(name for name in names if name not in self._types)
+
+    def look_again(self, names: Iterable[str]) -> None:
+        """Let these be wanted again when they are next asked for."""
+        self._absent.difference_update(names)
+
+    def settle_alone(self) -> bool:
+        """Settle everything as the only process does; True if something had been wanted."""
+        unclaimed, wanted = self.take_unsettled()
+        self.claim(unclaimed)
+        self.note_absent(wanted)
+        return bool(wanted)
+
     def register(
         self, attribute: SearchAttribute[Any] | str, type: AttributeType | None = None
     ) -> None:
@@ -65,27 +113,31 @@ class AttributeSchema:
 
         Args:
             attribute: A key, or a name together with `type`.
-            type: Of an attribute given by name; not taken together with a key.
+            type: Of an attribute given by name; that of a key is its own.
 
         Raises:
             ConflictingAttributeTypeError: The name has another type; nothing changed.
             InvalidArgumentError: The name cannot be one, or the type is missing.
         """
-        if isinstance(attribute, SearchAttribute):
-            self._add(attribute.name, attribute.type, self._types)
-            return
-        name = check_attribute_name(attribute)
-        if type is None:
+        kind = attribute.type if isinstance(attribute, SearchAttribute) else type
+        name = (
+            attribute.name
+            if isinstance(attribute, SearchAttribute)
+            else check_attribute_name(attribute)
+        )
+        if kind is None:
             raise InvalidArgumentError("type", f"search attribute {name!r} needs a type")
-        self._add(name, type, self._types)
+        self._add(name, kind, self._types)
+        self._unclaimed.pop(name, None)
+        self._absent.discard(name)
 
     def typed(
         self, attributes: Mapping[SearchAttribute[Any] | str, object | None]
     ) -> dict[str, AttributeUpdate]:
         """Return the values as they are recorded; `None` stays, and removes.
 
-        A `SearchAttribute` key registers itself; a name must be registered. All or nothing: a refused
-        call registers nothing.
+        A `SearchAttribute` key registers itself, and is unclaimed; a name must be registered, and is
+        wanted if it is not. All or nothing: a refused call registers nothing.
 
         Raises:
             UnregisteredAttributeError: A name is not registered; lists near names.
@@ -100,8 +152,11 @@ class AttributeSchema:
                 self._add(name, key.type, types)
             else:
                 name = key
+            if name not in types and name not in self._absent:
+                self._wanted.add(name)
             expected = self._typed(name, types)
             updates[name] = None if value is None else to_attribute(name, expected, value)
+        self._unclaimed.update((n, kind) for n, kind in types.items() if n not in self._types)
         self._types.update(types)
         return updates
 
@@ -133,6 +188,26 @@ class AttributeSchema:
         except KeyError:
             near = get_close_matches(name, types)
             raise UnregisteredAttributeError(name, near) from None
+
+
+def is_recorded_as(
+    given: Mapping[SearchAttribute[Any] | str, object | None],
+    recorded: Mapping[str, AttributeUpdate],
+) -> bool:
+    """Return whether `recorded` is what these values were recorded as, whatever is registered now."""
+    values = {
+        key.name if isinstance(key, SearchAttribute) else key: value for key, value in given.items()
+    }
+    if values.keys() != recorded.keys():
+        return False
+    try:
+        return all(
+            value is None if was is None else to_attribute(name, was.type, value) == was
+            for name, was in recorded.items()
+            for value in (values[name],)
+        )
+    except AttributeTypeError:
+        return False
 
 
 def update_attributes(

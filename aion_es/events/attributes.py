@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, overload
 
 from aion_es.errors import AttributeTypeError, InvalidArgumentError
+from aion_es.events.conditions import Comparable, Condition, Value, compared, is_value
 from aion_es.events.values import AttributeType, AttributeValue
 
 # `bool` stands before `int`: a checker takes the first that fits, and a bool is an int to it.
@@ -76,11 +77,12 @@ def check_attribute_name(name: object) -> str:
     return name
 
 
-@dataclass(frozen=True, init=False, slots=True)
-class SearchAttribute(Generic[T]):
+@dataclass(frozen=True, init=False, slots=True, eq=False)
+class SearchAttribute(Comparable[Any], Generic[T]):
     """The key of a search attribute, with the type of its values: `SearchAttribute("customer", str)`.
 
-    Two keys with the same name and type are equal. Python's `str`, `int`, `float`, `bool`, `datetime` and
+    Two keys with the same name and type are equal, and good for a dict. Compared with a value a key makes a
+    condition for a list filter: `(customer == "ana") & (total > 100)`. Python's `str`, `int`, `float`, `bool`, `datetime` and
     `list[str]` stand for String, Int, Float, Bool, Datetime and KeywordList.
 
     Attributes:
@@ -106,6 +108,31 @@ class SearchAttribute(Generic[T]):
         object.__setattr__(self, "name", check_attribute_name(name))
         object.__setattr__(self, "type", recorded)
 
+    @overload  # type: ignore[override] # with a value it makes a condition, as every query builder does
+    def __eq__(self, other: "SearchAttribute[Any]") -> bool: ...
+    @overload
+    def __eq__(self, other: Value) -> Condition: ...
+    def __eq__(self, other: object) -> bool | Condition:  # pyright: ignore[reportIncompatibleMethodOverride] # see above
+        if isinstance(other, SearchAttribute):
+            return self._identity == other._identity
+        return compared(self.name, "=", other) if is_value(other) else NotImplemented
+
+    @overload  # type: ignore[override] # as __eq__
+    def __ne__(self, other: "SearchAttribute[Any]") -> bool: ...
+    @overload
+    def __ne__(self, other: Value) -> Condition: ...
+    def __ne__(self, other: object) -> bool | Condition:  # pyright: ignore[reportIncompatibleMethodOverride] # see above
+        if isinstance(other, SearchAttribute):
+            return self._identity != other._identity
+        return compared(self.name, "!=", other) if is_value(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, str]:
+        return self.name, self.type
+
 
 def to_attribute(name: str, type: AttributeType, value: object) -> AttributeValue:
     """Return `value` as it is recorded.
@@ -127,12 +154,21 @@ def to_attribute(name: str, type: AttributeType, value: object) -> AttributeValu
 
 def from_attribute(attribute: AttributeValue) -> AttributeScalar:
     """Return the Python value: Datetime as an aware `datetime` in UTC, KeywordList as a tuple."""
-    value = attribute.value
-    if attribute.type == "Datetime":
-        return datetime.fromisoformat(cast("str", value)).astimezone(UTC)
-    if attribute.type == "Float":
-        return float(cast("float", value))
-    return value
+    return scalar_of(attribute.type, attribute.value)
+
+
+def scalar_of(type: AttributeType, value: Any) -> AttributeScalar:
+    """Return the Python value of a recorded one, which may come from JSON, where a tuple is a list."""
+    match type:
+        case "Datetime":
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case "Float":
+            return float(value)
+        case "KeywordList":
+            return tuple(value)
+        case _:
+            scalar: AttributeScalar = value
+            return scalar
 
 
 def check_attribute_value(name: str, attribute: AttributeValue) -> None:

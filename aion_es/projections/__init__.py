@@ -13,7 +13,8 @@ from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.projection import Projection
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.runner import ProjectionRunner
-from aion_es.projections.schedules import ScheduleIndex, SchedulesProjection, ScheduleSummary
+from aion_es.projections.schedule_index import ScheduleIndex, ScheduleSummary
+from aion_es.projections.schedules import SchedulesProjection
 from aion_es.projections.status import ProjectionStatus
 from aion_es.projections.visibility import VisibilityProjection, set_stuck
 

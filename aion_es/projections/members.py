@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from aion_es.clock import Clock
 from aion_es.errors import StoreClosedError, StoreError, StoreUnavailableError
+from aion_es.metrics import PROJECTION_EVENTS, PROJECTION_FAILURES, Attributes
 from aion_es.projections import beside
 from aion_es.projections.checkpoints import advance, position_of
 from aion_es.projections.failures import (
@@ -185,6 +186,7 @@ class Handler:
         member.error, member.failed_event = error, event
         member.failures += 1
         member.caught_up = False
+        PROJECTION_FAILURES.add(1, self._of(member))
         projection = member.projection
         _log.error(
             "projection %s stands still at %s, on %s",
@@ -249,8 +251,17 @@ class Handler:
             else:
                 member.position = position
                 member.events += len(new)
+                if new:
+                    PROJECTION_EVENTS.add(len(new), self._of(member))
                 member.recorded_at = recorded_at or member.recorded_at
                 member.pace.note(position)
+
+    def _of(self, member: Member) -> Attributes:
+        return {
+            "aion.projection": member.projection.name,
+            "aion.read_model": self._read_model.name,
+            "aion.rebuild": member.is_beside,
+        }
 
 
 def _apply(

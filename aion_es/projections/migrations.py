@@ -37,6 +37,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE workers (worker TEXT NOT NULL PRIMARY KEY, process TEXT NOT NULL, seen_at BIGINT NOT NULL)",
         "CREATE TABLE registered_attributes (name TEXT NOT NULL PRIMARY KEY, type TEXT NOT NULL)",
     ),
+    (
+        "CREATE TABLE activity_heartbeats (workflow_id TEXT NOT NULL, run_id TEXT NOT NULL,"
+        " activity_id INTEGER NOT NULL, attempt INTEGER NOT NULL, details TEXT NOT NULL,"
+        " seen_at BIGINT NOT NULL, PRIMARY KEY (workflow_id, run_id, activity_id))",
+    ),
 )
 """Statements that lead from version n to n + 1, on both databases. Released ones are never edited."""
 

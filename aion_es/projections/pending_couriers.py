@@ -13,7 +13,7 @@ from aion_es.store.port import START, Position
 
 ChildPhase: TypeAlias = Literal["requested", "started", "cancel_requested", "closed"]
 Owed: TypeAlias = Literal["nothing", "start", "outcome", "close"]
-ParentState: TypeAlias = Literal["open", "closed", "final"]
+ParentState: TypeAlias = Literal["open", "unwilling", "closed", "final"]
 ChildKey: TypeAlias = tuple[str, str, str]
 """Workflow id and run id of the parent, workflow id of the child."""
 
@@ -24,8 +24,8 @@ class Child:
 
     Attributes:
         child_phase: What the child's own stream shows.
-        parent_state: `closed`: the parent recorded a terminal before the child's outcome, and might be
-            reopened; `final`: it never will be.
+        parent_state: `unwilling`: the parent is open and has asked the child to end; `closed`: it recorded a
+            terminal before the child's outcome, and might be reopened; `final`: it never will be.
     """
 
     workflow_type: str
@@ -38,10 +38,13 @@ class Child:
     @property
     def owed(self) -> Owed:
         """What somebody has yet to do about it."""
-        if self.parent_state == "open":
+        if self.parent_state in {"open", "unwilling"}:
             if self.child_phase == "requested":
                 return "start"
-            return "outcome" if self.child_phase == "closed" else "nothing"
+            if self.child_phase == "closed":
+                return "outcome"
+            asked = self.parent_state == "open" or self.child_phase == "cancel_requested"
+            return "nothing" if asked else "close"
         if self.parent_close == "abandon":
             return "start" if self.child_phase == "requested" else "nothing"
         done = self.child_phase == "closed" or (
@@ -50,7 +53,7 @@ class Child:
         return "nothing" if done else "close"
 
 
-_Change: TypeAlias = tuple[Position, Literal["put", "drop", "phase"], ChildKey, Any]
+_Change: TypeAlias = tuple[Position, Literal["put", "drop", "phase", "unwanted"], ChildKey, Any]
 _by_position = itemgetter(0)
 _KEY: Final = ("workflow_id", "run_id", "child_workflow_id")
 
@@ -79,6 +82,10 @@ class Children:
         self._changes.append(
             (self.at, "put", (workflow_id, run_id, event.child_workflow_id), child)
         )
+
+    def unwanted(self, workflow_id: str, run_id: str, child_workflow_id: str) -> None:
+        """The parent asks the child to end."""
+        self._changes.append((self.at, "unwanted", (workflow_id, run_id, child_workflow_id), None))
 
     def told(self, workflow_id: str, run_id: str, child_workflow_id: str) -> None:
         """The parent has the child's outcome."""
@@ -127,7 +134,11 @@ class Children:
                 rows[key] = value
             elif kind == "drop":
                 rows.pop(key, None)
-            elif key in rows:
+            elif key not in rows:
+                continue
+            elif kind == "unwanted":
+                rows[key] = replace(rows[key], parent_state="unwilling")
+            else:
                 rows[key] = replace(rows[key], child_phase=value)
         return rows
 
@@ -151,7 +162,25 @@ def _columns(child: Child) -> tuple[Any, ...]:
     )
 
 
-_SignalChange: TypeAlias = tuple[Position, Literal["sent", "arrived", "failed"], str, str, Any]
+SignalPhase: TypeAlias = Literal["sent", "arrived", "left"]
+_SignalKey: TypeAlias = tuple[str, str]
+_SignalChange: TypeAlias = tuple[Position, Literal["sent", "arrived", "settled", "closed"], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SentSignal:
+    """One signal's row.
+
+    Attributes:
+        phase: `sent`; `arrived`: the target has it, its sender is yet to be told; `left`: the sender's run
+            has closed and needs to be told nothing, the target is yet to have it.
+    """
+
+    workflow_id: str
+    run_id: str
+    name: str
+    payload: str
+    phase: SignalPhase = "sent"
 
 
 class Signals:
@@ -167,34 +196,95 @@ class Signals:
 
     def sent(self, workflow_id: str, run_id: str, event: ev.SignalSent) -> None:
         """A run sends a signal."""
+        row = SentSignal(workflow_id, run_id, event.name, event.payload.model_dump_json())
         key = (event.target_workflow_id, event.signal_id)
-        row = (*key, workflow_id, run_id, event.name, event.payload.model_dump_json())
-        self._changes.append((self.at, "sent", *key, row))
+        self._changes.append((self.at, "sent", (key, row)))
 
     def arrived(self, target_workflow_id: str, signal_id: str) -> None:
         """The target has it, from whomever: a second one with its id would change nothing."""
-        self._changes.append((self.at, "arrived", target_workflow_id, signal_id, None))
+        self._changes.append((self.at, "arrived", (target_workflow_id, signal_id)))
 
-    def failed(self, workflow_id: str, signal_id: str) -> None:
-        """The sender knows that it cannot be delivered."""
-        self._changes.append((self.at, "failed", workflow_id, signal_id, None))
+    def settled(self, workflow_id: str, signal_id: str) -> None:
+        """The sender knows that it has arrived, or cannot be delivered."""
+        self._changes.append((self.at, "settled", (workflow_id, signal_id)))
+
+    def sender_closed(self, workflow_id: str, run_id: str) -> None:
+        """The run that sent it has closed."""
+        self._changes.append((self.at, "closed", (workflow_id, run_id)))
 
     def write(self, connection: Connection) -> None:
         """Play the changes onto the rows."""
-        sent: dict[tuple[str, str], tuple[Any, ...]] = {}
-        targets: dict[tuple[str, str], tuple[str, str]] = {}
-        arrived: list[tuple[str, str]] = []
-        failed: list[tuple[str, str]] = []
-        for _, kind, workflow_id, signal_id, row in sorted(self._changes, key=_by_position):
-            key = (workflow_id, signal_id)
-            if kind == "sent":
-                sent[key] = row
-                targets[row[2], signal_id] = key
-            elif kind == "arrived":
-                if sent.pop(key, None) is None:
-                    arrived.append(key)
-            elif sent.pop(targets.get(key, key), None) is None:
-                failed.append(key)
-        bulk.delete(connection, SIGNALS, ("target_workflow_id", "signal_id"), arrived)
-        bulk.delete(connection, SIGNALS, ("workflow_id", "signal_id"), failed)
-        bulk.upsert(connection, SIGNALS, list(sent.values()))
+        if not self._changes:
+            return
+        sends = any(kind == "sent" for _, kind, _ in self._changes)
+        if not sends and connection.execute(SIGNALS.select().limit(1)).first() is None:
+            return  # nothing is on its way, so what arrived or closed concerns none: nearly always
+        stored = self._read(connection)
+        ways = _Ways(stored)
+        for _, kind, what in sorted(self._changes, key=_by_position):
+            ways.play(kind, what)
+        changed = [
+            (*key, s.workflow_id, s.run_id, s.name, s.payload, s.phase)
+            for key, s in ways.rows.items()
+            if stored.get(key) != s
+        ]
+        bulk.upsert(connection, SIGNALS, changed)
+        gone = [key for key in stored if key not in ways.rows]
+        bulk.delete(connection, SIGNALS, ("target_workflow_id", "signal_id"), gone)
+
+    def _read(self, connection: Connection) -> dict[_SignalKey, SentSignal]:
+        names = {
+            "arrived": ("target_workflow_id", "signal_id"),
+            "settled": ("workflow_id", "signal_id"),
+            "closed": ("workflow_id", "run_id"),
+        }
+        return {
+            (row[0], row[1]): SentSignal(*row[2:7])
+            for kind, columns in names.items()
+            for row in bulk.select(
+                connection, SIGNALS, columns, [w for _, k, w in self._changes if k == kind]
+            )
+        }
+
+
+class _Ways:
+    """The rows of one batch while its changes are played, found by target and by sender."""
+
+    def __init__(self, rows: dict[_SignalKey, SentSignal]) -> None:
+        self.rows = dict(rows)
+        self._by_sender: dict[str, set[_SignalKey]] = {}
+        for key, row in rows.items():
+            self._by_sender.setdefault(row.workflow_id, set()).add(key)
+
+    def play(self, kind: str, what: Any) -> None:
+        """Take in one change."""
+        if kind == "sent":
+            key, row = what
+            self.rows[key] = row
+            self._by_sender.setdefault(row.workflow_id, set()).add(key)
+        elif kind == "arrived":
+            self._turn(what, "left", "arrived")
+        elif kind == "settled":
+            workflow_id, signal_id = what
+            for key in self._sent_by(workflow_id):
+                if key[1] == signal_id:
+                    self._drop(key)
+        else:
+            workflow_id, run_id = what
+            for key in self._sent_by(workflow_id):
+                if self.rows[key].run_id == run_id:
+                    self._turn(key, "arrived", "left")
+
+    def _turn(self, key: _SignalKey, over: SignalPhase, phase: SignalPhase) -> None:
+        """Give a row its phase; one that was in phase `over` already has come to its end."""
+        row = self.rows.get(key)
+        if row is not None and row.phase == over:
+            self._drop(key)
+        elif row is not None:
+            self.rows[key] = replace(row, phase=phase)
+
+    def _sent_by(self, workflow_id: str) -> list[_SignalKey]:
+        return list(self._by_sender.get(workflow_id, ()))
+
+    def _drop(self, key: _SignalKey) -> None:
+        self._by_sender[self.rows.pop(key).workflow_id].discard(key)

@@ -204,11 +204,10 @@ def _attempted(
 
 
 def reopen(run: OpenRun, event: ev.WorkflowReopened, at: int) -> None:
-    """Take a closed run back to Running: exactly the named activities run again, torn timers are live."""
+    """Take a closed run back to Running: what failed and what was pending runs again, torn timers are live."""
     run.status = WorkflowStatus.RUNNING
-    for activity_id in event.reopened:
-        activity = run.activities.now.get(activity_id)
-        if activity is not None:
+    for activity_id, activity in list(run.activities.now.items()):
+        if activity_id in event.reopened or activity.phase != "failed":
             activity.decoded().scheduled_at = at
             _attempted(run, activity_id, "scheduled", activity.attempt, None)
     for timer_id, timer in list(run.timers.now.items()):

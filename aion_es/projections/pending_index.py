@@ -3,11 +3,12 @@
 Each answer is found through an index whose size is what is due or owed, never what sleeps.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, cast
 
-from sqlalchemy import Connection, func, select, tuple_
+from sqlalchemy import Connection, func, not_, select, tuple_
 
 from aion_es.ids import RunId, SignalId, TimerId, WorkflowId
 from aion_es.payload import Payload
@@ -62,7 +63,8 @@ class PendingChild:
         run_id: The parent's.
         parent_open: The parent waits for the outcome; else its parent-close policy is due.
         owed: `start`: no start of it was seen; `outcome`: it closed and the parent was not told;
-            `close`: the parent closed and the policy was not seen applied.
+            `close`: the parent closed and the policy was not seen applied, or it is open and asked the
+            child to end, which was not seen to have reached it.
     """
 
     workflow_id: WorkflowId
@@ -78,7 +80,7 @@ class PendingChild:
 
 @dataclass(frozen=True, slots=True)
 class PendingSignal:
-    """A signal that was sent and is not known to have arrived; `workflow_id` and `run_id` are the sender's."""
+    """A signal whose way is not over; `workflow_id` and `run_id` are the sender's."""
 
     workflow_id: WorkflowId
     run_id: RunId
@@ -95,19 +97,39 @@ class PendingWorkIndex:
         """Read from `read_model`; `ProjectionRunner.prepare` must have made the tables."""
         self._read_model = read_model
 
-    async def unseen_runs(self) -> list[tuple[WorkflowId, RunId]]:
-        """Return the open runs, Paused ones too, that recorded a fact which their code has not seen."""
+    async def unseen_runs(
+        self, queues: Collection[str] | None = None
+    ) -> list[tuple[WorkflowId, RunId]]:
+        """Return the open runs, Paused ones too, that recorded a fact which their code has not seen.
+
+        With `queues` only those of runs that are driven from one of these task queues.
+        """
         query = select(RUNS.c.workflow_id, RUNS.c.run_id).where(UNSEEN).order_by(RUNS.c.workflow_id)
+        if queues is not None:
+            query = query.where(RUNS.c.task_queue.in_(queues))
         return [(WorkflowId(w), RunId(r)) for w, r in await self._all(query)]
 
-    async def runs_with_activities(self) -> list[WorkflowId]:
-        """Return the open runs that wait for at least one activity."""
+    async def runs_under_way(self, workflow_types: Sequence[str]) -> list[tuple[WorkflowId, str]]:
+        """Return the open runs of these types whose code has seen all there is, each with its type."""
+        if not workflow_types:
+            return []
+        query = (
+            select(RUNS.c.workflow_id, RUNS.c.workflow_type)
+            .where(RUNS.c.workflow_type.in_(workflow_types), not_(RUNS.c.unseen))
+            .order_by(RUNS.c.workflow_id)
+        )
+        return [(WorkflowId(w), t) for w, t in await self._all(query)]
+
+    async def runs_with_activities(self, queues: Collection[str] | None = None) -> list[WorkflowId]:
+        """Return the open runs that wait for at least one activity; with `queues`, for one of these task queues."""
         query = (
             select(ACTIVITIES.c.workflow_id)
             .where(LIVE_ACTIVITY)
             .distinct()
             .order_by(ACTIVITIES.c.workflow_id)
         )
+        if queues is not None:
+            query = query.where(ACTIVITIES.c.task_queue.in_(queues))
         return [WorkflowId(w) for (w,) in await self._all(query)]
 
     async def timers_due(
@@ -167,6 +189,17 @@ class PendingWorkIndex:
         query = select(VERSIONS).order_by(VERSIONS.c.workflow_type, VERSIONS.c.package_version)
         return [OpenVersion(*row) for row in await self._all(query)]
 
+    async def has_run_of(
+        self, workflow_type: str, package_version: str, queues: Collection[str]
+    ) -> bool:
+        """Return whether any open run of a version is driven from one of these task queues."""
+        query = select(RUNS.c.workflow_id).where(
+            RUNS.c.workflow_type == workflow_type,
+            RUNS.c.package_version == package_version,
+            RUNS.c.task_queue.in_(queues),
+        )
+        return bool(await self._all(query.limit(1)))
+
     async def open_count(self) -> int:
         """Return how many runs are open."""
         ((count,),) = await self._all(select(func.coalesce(func.sum(VERSIONS.c.open_runs), 0)))
@@ -188,14 +221,14 @@ class PendingWorkIndex:
                 row.package_version,
                 row.task_queue,
                 row.parent_close,
-                row.parent_state == "open",
+                row.parent_state in {"open", "unwilling"},
                 row.owed,
             )
             for row in await self._all(query)
         ]
 
     async def signals(self) -> list[PendingSignal]:
-        """Return the signals that were sent and are not known to have arrived."""
+        """Return the signals that have yet to arrive, or whose sender has yet to be told that they have."""
         query = select(SIGNALS).order_by(SIGNALS.c.workflow_id, SIGNALS.c.signal_id)
         return [
             PendingSignal(

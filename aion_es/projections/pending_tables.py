@@ -120,8 +120,9 @@ SIGNALS: Final = Table(
     Column("run_id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("payload", Text, nullable=False),
+    Column("phase", Text, nullable=False),
 )
-"""One row per signal that was sent and is not known to have arrived or failed; it outlives its sender's run."""
+"""One row per signal whose way is not over: it has yet to arrive, or its sender has yet to be told."""
 
 Index("pending_signals_sender", SIGNALS.c.workflow_id, SIGNALS.c.signal_id)
 

@@ -48,6 +48,7 @@ _WAKES: Final = frozenset(
         "WorkflowResumed",
         "WorkflowReopened",
         "SignalReceived",
+        "SignalDelivered",
         "SignalSendFailed",
         "ChildWorkflowCompleted",
         "ChildWorkflowFailed",
@@ -202,10 +203,12 @@ class _Batch:
                 self._signals.arrived(run.workflow_id, decoded.signal_id)
             case ev.SignalSent():
                 self._signals.sent(run.workflow_id, run.run_id, decoded)
-            case ev.SignalSendFailed():
-                self._signals.failed(run.workflow_id, decoded.signal_id)
+            case ev.SignalDelivered() | ev.SignalSendFailed():
+                self._signals.settled(run.workflow_id, decoded.signal_id)
             case ev.ChildWorkflowStarted():
                 self._children.requested(run.workflow_id, run.run_id, decoded)
+            case ev.ChildWorkflowCancelRequested():
+                self._children.unwanted(run.workflow_id, run.run_id, decoded.child_workflow_id)
             case (
                 ev.ChildWorkflowCompleted() | ev.ChildWorkflowFailed() | ev.ChildWorkflowCancelled()
             ):
@@ -226,6 +229,7 @@ class _Batch:
             return
         self._opened[run.version] -= 1
         final = not is_reopenable(run)
+        self._signals.sender_closed(run.workflow_id, run.run_id)
         self._children.parent_is(run.workflow_id, run.run_id, "final" if final else "closed")
         if final:
             run.activities.clear()

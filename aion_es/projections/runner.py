@@ -35,6 +35,7 @@ from aion_es.projections.failures import (
 from aion_es.projections.feeding import Attention, EventSource, Feeder, FeedOptions
 from aion_es.projections.lease import HEARTBEAT, Lease, lease_for
 from aion_es.projections.members import Handler, Member
+from aion_es.projections.metering import ProjectionMeter
 from aion_es.projections.projection import Projection
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.status import (
@@ -119,6 +120,7 @@ class ProjectionRunner:
         self._clock = clock or SystemClock()
         self._ids = ids or UUIDv7Source()
         self._attention = Attention()
+        self._meter = ProjectionMeter(read_model.name)
         self._twins: dict[str, Member] = {}
         self._asked = asyncio.Event()  # an operator wants something of the active runner
         self._is_active = False
@@ -364,6 +366,17 @@ class ProjectionRunner:
                 _log.warning("projections: %s; trying again", error)
                 await asyncio.sleep(_TURN)
         try:
+            with self._meter.shown():
+                await self._feed_shown(lease)
+        finally:
+            self._is_active = False
+            self._prepared = False  # a batch may have been committed after the cancellation
+            self._twins.clear()
+            for member in self._members.values():
+                member.caught_up = False
+
+    async def _feed_shown(self, lease: Lease) -> None:
+        try:
             async with asyncio.TaskGroup() as group:
                 feeder = Feeder(
                     self._store,
@@ -379,12 +392,6 @@ class ProjectionRunner:
         except ExceptionGroup as failed:
             graver = [e for e in failed.exceptions if not isinstance(e, _LeaseLostError)]
             raise (graver or failed.exceptions)[0] from failed
-        finally:
-            self._is_active = False
-            self._prepared = False  # a batch may have been committed after the cancellation
-            self._twins.clear()
-            for member in self._members.values():
-                member.caught_up = False
 
     async def _keep(self, lease: Lease, feeder: Feeder) -> None:
         """Renew the lease, and begin the rebuilds that operators ask for, in whichever process."""
@@ -392,6 +399,7 @@ class ProjectionRunner:
             self._asked.clear()
             try:
                 await self._begin_rebuilds(feeder)
+                await self._measure()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT.total_seconds()):
                         await self._asked.wait()
@@ -400,6 +408,12 @@ class ProjectionRunner:
             except StoreUnavailableError as error:
                 _log.warning("projections: %s; trying again", error)
                 await asyncio.sleep(_TURN)
+
+    async def _measure(self) -> None:
+        """Look how the projections stand, if somebody collects metrics."""
+        if self._meter.is_asked:
+            skipped = {name: len(member.skipped) for name, member in self._members.items()}
+            self._meter.take(await self.status(), skipped)
 
     async def _begin_rebuilds(self, feeder: Feeder) -> None:
         under_way = {name for name, twin in self._twins.items() if twin.is_beside}

@@ -26,6 +26,7 @@ from aion_es.projections.visibility_tables import (
     EXECUTIONS,
     FIXED,
     METADATA,
+    OF_ATTRIBUTES,
     SCHEMA,
     STEPS,
 )
@@ -56,7 +57,7 @@ class VisibilityProjection(WorkflowProjection[Execution]):
     """One row per run; read through `aion_es.visibility`."""
 
     name: ClassVar[str] = "visibility"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tables: ClassVar[Sequence[Table]] = tuple(METADATA.sorted_tables)
 
     def fold(self, connection: Connection, histories: Histories) -> dict[str, Execution]:
@@ -182,7 +183,11 @@ def _read_current(connection: Connection, workflow_ids: Sequence[str]) -> dict[s
 
 def _write(connection: Connection, runs: Sequence[Execution]) -> None:
     _find_roots(connection, runs)
-    bulk.upsert(connection, EXECUTIONS, [run.row() for run in runs], keep=FIXED)
+    for keep, rows in (
+        (FIXED, [run.row() for run in runs if run.fresh or run.changed]),
+        (FIXED | OF_ATTRIBUTES, [run.row() for run in runs if not (run.fresh or run.changed)]),
+    ):
+        bulk.upsert(connection, EXECUTIONS, rows, keep=keep)
     stopped = [run for run in runs if not run.status.is_open and not run.fresh]
     if stopped:
         _unstick(connection, stopped)

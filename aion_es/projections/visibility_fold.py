@@ -16,6 +16,7 @@ from aion_es.projections.instants import to_micros
 
 Value: TypeAlias = tuple[str, Any]
 """Type and JSON value of a search attribute."""
+_LIST: Final = "KeywordList"
 
 
 def _no_steps() -> Rows[int, str]:
@@ -88,7 +89,14 @@ class Execution:
             self.failure_type,
             self.failure_reason,
             to_json(self.attributes).decode() if self.attributes else "{}",
+            self._names() if self.attributes else "",
         )
+
+    def _names(self) -> str:
+        """Return the attributes that have a value, as the column holds them; an empty list is none."""
+        valued = (name for name, (kind, v) in self.attributes.items() if kind != _LIST or v)
+        names = sorted(valued)
+        return f" {' '.join(names)} " if names else ""
 
 
 _STATUS: Final = 14
@@ -176,7 +184,7 @@ def attribute_rows(run: Execution, name: str) -> list[tuple[Any, ...]]:
     if found is None:
         return []
     kind, value = found
-    elements = list(dict.fromkeys(value)) if kind == "KeywordList" else [value]
+    elements = list(dict.fromkeys(value)) if kind == _LIST else [value]
     return [
         (run.run_key, name, element, *_column_values(kind, one), run.start_time, run.run_id)
         for element, one in enumerate(elements)

@@ -1,10 +1,10 @@
 """What a person may ask: list filters and queries over the read model."""
 
+from aion_es.events.conditions import Condition, now
 from aion_es.visibility.attributes import SearchAttributes
 from aion_es.visibility.builder import (
     BuildId,
     CloseTime,
-    Condition,
     ExecutionDuration,
     ExecutionStatus,
     FailedStep,
@@ -24,7 +24,6 @@ from aion_es.visibility.builder import (
     WorkflowId,
     WorkflowType,
     attribute,
-    now,
 )
 from aion_es.visibility.query import Page, Visibility
 from aion_es.visibility.rows import WorkflowExecution

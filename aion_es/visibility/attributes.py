@@ -1,5 +1,6 @@
 """Which search attributes there are, in every process: registered ones, and those that events carried."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
@@ -14,6 +15,9 @@ from aion_es.events.values import AttributeType, AttributeUpdate
 from aion_es.projections import bulk
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.visibility_tables import SCHEMA
+
+_ABSENT: Final = 1.0
+"""Seconds for which a name that was looked up in vain is not looked up again for workflow code."""
 
 REGISTERED: Final = Table(
     "registered_attributes",
@@ -36,6 +40,7 @@ class SearchAttributes:
         """Keep `schema`, what this process knows, in step with `read_model`, what all do."""
         self._read_model = read_model
         self._schema = schema
+        self._settling = asyncio.Lock()
 
     async def register(self, *attributes: SearchAttribute[Any]) -> None:
         """Register attributes for every process, all or none. The same again is fine.
@@ -102,12 +107,41 @@ class SearchAttributes:
             AttributeTypeError: A value does not fit.
             StoreError: The read model cannot be reached. In all cases nothing was registered.
         """
-        if any(_name(key) not in self._schema for key in values):
+        if not all(self._schema.is_claimed(_name(key)) for key in values):
             await self.learn()
             self._trial().typed(values)
             keys = [key for key in values if isinstance(key, SearchAttribute)]
-            await self.register(*(key for key in keys if key.name not in self._schema))
+            await self.register(*(key for key in keys if not self._schema.is_claimed(key.name)))
         return self._schema.typed(values)
+
+    async def settle(self) -> bool:
+        """Ask the read model for what workflow code used of attributes that this process does not know.
+
+        Keys that are new here are registered for every process, names that are unknown are looked up.
+
+        Returns:
+            Whether what was decided with them must be decided again: a name was looked up, or a key has
+            another type elsewhere, and is known with that from now on.
+
+        Raises:
+            StoreError: The read model cannot be reached; to be called again.
+        """
+        async with self._settling:
+            unclaimed, wanted = self._schema.take_unsettled()
+            if wanted:
+                await self.learn()
+                self._schema.note_absent(wanted)
+                asyncio.get_running_loop().call_later(_ABSENT, self._schema.look_again, wanted)
+            if not unclaimed:
+                return bool(wanted)
+            try:
+                await self._read_model.write(partial(_register, unclaimed))
+            except ConflictingAttributeTypeError:
+                self._schema.withdraw(unclaimed)
+                await self.learn()
+                return True
+            self._schema.claim(unclaimed)
+            return bool(wanted)
 
     def _trial(self) -> AttributeSchema:
         """Return a schema to try values with, so that a refused one registers nothing."""

@@ -1,96 +1,16 @@
-"""Filters written in Python: `WorkflowType == "checkout"`, put together with `&`, `|` and `~`.
+"""Filters written in Python: the fields of a run, to be compared as in `WorkflowType == "checkout"`."""
 
-A condition is the text of a filter that is known to be well formed: it is parsed and checked as any other,
-so that both ways of asking have one meaning, one set of limits and one kind of refusal.
-"""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
-from aion_es.errors import InvalidArgumentError
 from aion_es.events.attributes import SearchAttribute, check_attribute_name
+from aion_es.events.conditions import Comparable, Condition, RelativeTime, Value, compared
 
 V = TypeVar("V")
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-_BINDING: Final = {"OR": 0, "AND": 1, "NOT": 2}
 
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What must hold of a run; `str` gives the text of the filter.
-
-    Attributes:
-        text: As `visibility.list` takes it.
-        binding: How tightly its outermost word binds: 0 is OR, 1 is AND, 2 the rest.
-    """
-
-    text: str
-    binding: int = _BINDING["NOT"]
-
-    def __and__(self, other: "Condition") -> "Condition":
-        """Both hold."""
-        return self._linked("AND", other)
-
-    def __or__(self, other: "Condition") -> "Condition":
-        """At least one of them holds."""
-        return self._linked("OR", other)
-
-    def __invert__(self) -> "Condition":
-        """It does not hold."""
-        return Condition(f"NOT ({self.text})")
-
-    def __bool__(self) -> bool:
-        """Refuse `and`, `or`, `not` and `if`, which would silently drop a part of the filter.
-
-        Raises:
-            InvalidArgumentError: Always.
-        """
-        raise InvalidArgumentError("condition", "is neither true nor false: use &, | and ~")
-
-    def __str__(self) -> str:
-        return self.text
-
-    def _linked(self, word: str, other: "Condition") -> "Condition":
-        binding = _BINDING[word]
-        parts = (one.text if one.binding >= binding else f"({one.text})" for one in (self, other))
-        return Condition(f" {word} ".join(parts), binding)
-
-
-@dataclass(frozen=True, slots=True)
-class RelativeTime:
-    """An instant that is fixed when the filter is asked: `now()`, or so long before or after it."""
-
-    text: str = "now()"
-
-    def __sub__(self, span: timedelta) -> "RelativeTime":
-        return self._moved("-", span)
-
-    def __add__(self, span: timedelta) -> "RelativeTime":
-        return self._moved("+", span)
-
-    def _moved(self, sign: str, span: timedelta) -> "RelativeTime":
-        if self.text != "now()" or span < timedelta(0):
-            raise InvalidArgumentError("now()", "takes one span of time, and none that is negative")
-        return RelativeTime(f"now() {sign} {_quoted(_span(span))}")
-
-
-def now() -> RelativeTime:
-    """Stand for the instant of asking: for all that began lately, `StartTime` is above `now() - HOUR`."""
-    return RelativeTime()
-
-
-Value: TypeAlias = str | bool | int | float | datetime | timedelta | RelativeTime
-
-
-class FieldOf(Generic[V]):
-    """A field of a run, or a search attribute, to be compared with values of type `V`.
-
-    On a KeywordList `==` and `in_` mean *contains*. A comparison with a field that a run does not have
-    is false, and its `~` is true; `is_null` asks for that.
-    """
+class FieldOf(Comparable[V]):
+    """A field of a run, or a search attribute, to be compared with values of type `V`."""
 
     __slots__ = ("name",)
     __hash__ = None  # type: ignore[assignment] # equality makes a condition: no set or dict can hold one
@@ -102,75 +22,10 @@ class FieldOf(Generic[V]):
         return f"FieldOf({self.name!r})"
 
     def __eq__(self, value: V) -> Condition:  # type: ignore[override] # as every query builder does
-        return self._compared("=", value)
+        return compared(self.name, "=", value)
 
     def __ne__(self, value: V) -> Condition:  # type: ignore[override] # as every query builder does
-        return self._compared("!=", value)
-
-    def __lt__(self, value: V) -> Condition:
-        return self._compared("<", value)
-
-    def __le__(self, value: V) -> Condition:
-        return self._compared("<=", value)
-
-    def __gt__(self, value: V) -> Condition:
-        return self._compared(">", value)
-
-    def __ge__(self, value: V) -> Condition:
-        return self._compared(">=", value)
-
-    def in_(self, values: Iterable[V]) -> Condition:
-        """The field has one of `values`.
-
-        Raises:
-            InvalidArgumentError: There are none, or one is of no type that a filter has.
-        """
-        return Condition(f"{self._name} IN ({_listed(values)})")
-
-    def not_in(self, values: Iterable[V]) -> Condition:
-        """The field has a value, and none of `values`.
-
-        Raises:
-            InvalidArgumentError: As `in_`.
-        """
-        return Condition(f"{self._name} NOT IN ({_listed(values)})")
-
-    def between(self, low: V, high: V) -> Condition:
-        """The field has a value from `low` to `high`, both included."""
-        return Condition(f"{self._name} BETWEEN {_literal(low)} AND {_literal(high)}")
-
-    def starts_with(self, prefix: str) -> Condition:
-        """The field has text that begins with `prefix`, case and all."""
-        return Condition(f"{self._name} STARTS_WITH {_literal(prefix)}")
-
-    def is_null(self) -> Condition:
-        """The field has no value."""
-        return Condition(f"{self._name} IS NULL")
-
-    def is_not_null(self) -> Condition:
-        """The field has a value."""
-        return Condition(f"{self._name} IS NOT NULL")
-
-    def asc(self) -> str:
-        """Return what `order_by` takes: smallest first."""
-        return f"{self._name} ASC"
-
-    def desc(self) -> str:
-        """Return what `order_by` takes: largest first."""
-        return f"{self._name} DESC"
-
-    @property
-    def _name(self) -> str:
-        return f'"{self.name}"' if self.name.upper() in _RESERVED else self.name
-
-    def _compared(self, operator: str, value: V) -> Condition:
-        return Condition(f"{self._name} {operator} {_literal(value)}")
-
-
-_RESERVED: Final = frozenset(
-    {"AND", "OR", "NOT", "IN", "BETWEEN", "IS", "NULL", "TRUE", "FALSE", "STARTS_WITH"}
-)
-"""Words that an attribute may be called, but only in quotes."""
+        return compared(self.name, "!=", value)
 
 
 @overload
@@ -188,9 +43,9 @@ def attribute(key: SearchAttribute[str]) -> FieldOf[str]: ...
 @overload
 def attribute(key: str) -> FieldOf[Value]: ...
 def attribute(key: SearchAttribute[Any] | str) -> FieldOf[Any]:
-    """Return a search attribute to compare: `attribute(customer).in_(["ana", "bo"])`.
+    """Return a search attribute to compare: `attribute("customer").in_(["ana", "bo"])`.
 
-    A key itself stays what it is, equal to its like and good for a dict.
+    A key can be compared itself; through this a type checker knows which values it takes.
 
     Args:
         key: As declared, so that values are checked against its type; or a name.
@@ -221,46 +76,3 @@ StuckReason: Final = FieldOf[str]("StuckReason")
 FailedStep: Final = FieldOf[str]("FailedStep")
 FailureType: Final = FieldOf[str]("FailureType")
 FailureReason: Final = FieldOf[str]("FailureReason")
-
-
-def _listed(values: Iterable[object]) -> str:
-    literals = [_literal(value) for value in values]
-    if not literals:
-        raise InvalidArgumentError("values", "there must be at least one")
-    return ", ".join(literals)
-
-
-def _literal(value: object) -> str:
-    """Return a value as a filter writes it; whether it fits the field, the filter's parser says."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _quoted(str.__str__(value))
-        case int():
-            return int.__repr__(value)
-        case float():
-            return float.__repr__(value)
-        case datetime():
-            return _quoted(value.isoformat())
-        case timedelta():
-            return _span_literal(value)
-        case RelativeTime():
-            return value.text
-        case _:
-            raise InvalidArgumentError(
-                "value", f"a filter has no {type(value).__name__}: {value!r}"
-            )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _span(span: timedelta) -> str:
-    return f"{span // _MICROSECOND}us"
-
-
-def _span_literal(span: timedelta) -> str:
-    micros = span // _MICROSECOND
-    return _quoted(f"{micros}us") if micros >= 0 else f"-{-micros // 10**6}.{-micros % 10**6:06d}"

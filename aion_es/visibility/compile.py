@@ -1,19 +1,21 @@
 """From a checked filter to SQL conditions: every value bound, every name a column of ours."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     Select,
+    Text,
     and_,
     exists,
     func,
     not_,
     or_,
     select,
-    true,
     union_all,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -21,7 +23,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from aion_es.projections.visibility_tables import ATTRIBUTES, EXECUTIONS
 from aion_es.visibility.fields import Field, Kind
-from aion_es.visibility.filter import Both, Comparison, Either, Filter, Negation, Node
+from aion_es.visibility.filter import Both, Comparison, Either, Filter, Negation, Node, Operator
+from aion_es.visibility.name_sets import NameSets, names_of
 
 _RUN: Final = EXECUTIONS.c
 _VALUE_COLUMN: Final[dict[Kind, str]] = {
@@ -33,19 +36,25 @@ _VALUE_COLUMN: Final[dict[Kind, str]] = {
     "float": "float_value",
 }
 _Membership: TypeAlias = Literal["exists", "in"]
-_INDEXED: Final = frozenset(
-    {
-        "WorkflowId",
-        "RunId",
-        "WorkflowType",
-        "ExecutionStatus",
-        "ScheduleId",
-        "ParentWorkflowId",
-    }
-)
+_BY_VALUE: Final = frozenset({"RunId", "ScheduleId", "ParentWorkflowId"})
 """Built-in fields whose runs of one value an index lists, so that matches need not be searched for."""
+_BY_RANGE: Final = frozenset({"WorkflowId", "WorkflowType", "ExecutionStatus", "StartTime"})
+"""Built-in fields that every run has, in whose order an index lists the runs: for values and for ranges."""
 _POSITIVE: Final = frozenset({"=", "<", "<=", ">", ">=", "in", "between", "starts_with"})
-"""Operators whose matches an index lists; those of the others are nearly all runs."""
+"""Operators whose matches lie in one place of an index, or in one for each value."""
+_OPPOSITES: Final[dict[Operator, Operator]] = {
+    "=": "!=",
+    "!=": "=",
+    "<": ">=",
+    ">=": "<",
+    ">": "<=",
+    "<=": ">",
+    "in": "not_in",
+    "not_in": "in",
+    "between": "not_between",
+    "not_between": "between",
+}
+"""What holds of a field that has a value where the operator does not."""
 
 
 def conjuncts(node: Node | None) -> tuple[Node, ...]:
@@ -55,15 +64,27 @@ def conjuncts(node: Node | None) -> tuple[Node, ...]:
     return node.parts if isinstance(node, Both) else (node,)
 
 
-def count_query(asked: Filter) -> Select[Any]:
+def count_query(asked: Filter, sets: NameSets = None) -> Select[Any]:
     """Return the query that counts the runs, as one row."""
+    one = asked.condition
+    listed = _listed(one) if isinstance(one, Comparison) else None
+    if listed is not None:  # the index of the values has them, each once: no run need be looked at
+        return select(func.count()).select_from(listed.subquery())
     query: Select[Any] = select(func.count()).select_from(EXECUTIONS)
-    if asked.condition is not None:
-        query = query.where(condition_of(asked.condition, membership="in"))
+    if one is not None:
+        query = query.where(Conditions("in", sets=sets).of(one))
     return query
 
 
-def group_query(asked: Filter, field: Field, limit: int) -> Select[Any]:
+def _listed(node: Comparison) -> Select[Any] | None:
+    """Return the query of the run keys of a comparison, if an index over values has each run once."""
+    is_list = node.field.kind == "words" and node.operator != "="
+    if node.field.column is not None or is_list or node.operator == "is_null":
+        return None
+    return _compared_candidates(node, None)
+
+
+def group_query(asked: Filter, field: Field, limit: int, sets: NameSets = None) -> Select[Any]:
     """Return the query that counts by a field's values, as rows of (value, count), in order of the values.
 
     Runs without a value are in no group; a run with several words is in one group for each of them.
@@ -78,61 +99,192 @@ def group_query(asked: Filter, field: Field, limit: int) -> Select[Any]:
         if asked.condition is not None:
             query = query.join_from(ATTRIBUTES, EXECUTIONS, _RUN.run_key == ATTRIBUTES.c.run_key)
     if asked.condition is not None:
-        query = query.where(condition_of(asked.condition, membership="in"))
+        query = query.where(Conditions("in", sets=sets).of(asked.condition))
     limited: Select[Any] = query.group_by(group).order_by(group).limit(limit)
     return limited
 
 
-def candidates(node: Node) -> Select[Any] | None:
+# ------------------------------------------------------------------------------------ candidates
+
+
+def candidates(node: Node, sets: NameSets = None) -> Select[Any] | None:
     """Return the query of the run keys that an index gives for `node`, which may hold of no other run.
 
-    `None` if no index does.
+    `None` if no index does. The query may give a run more than once.
     """
     match node:
         case Comparison():
-            return _compared_candidates(node)
+            return _compared_candidates(node, sets)
         case Either(parts):
-            queries = [candidates(part) for part in parts]
-            found = [query for query in queries if query is not None]
-            if len(found) < len(parts):
-                return None
-            keys = union_all(*found).subquery()
-            return select(keys.c.run_key)
+            return _united([candidates(part, sets) for part in parts])
         case Both(parts):
-            return next((q for q in (candidates(part) for part in parts) if q is not None), None)
+            found = (candidates(part, sets) for part in parts)
+            return next((query for query in found if query is not None), None)
+        case Negation(Comparison() as part):
+            return _opposed_candidates(part, sets)
         case Negation():
             return None
 
 
-def _compared_candidates(node: Comparison) -> Select[Any] | None:
-    field = node.field
-    if node.operator not in _POSITIVE:
+def opposite(node: Comparison) -> Comparison | None:
+    """Return the comparison that holds of a run with a value where `node` does not; `None` if there is none."""
+    operator = _OPPOSITES.get(node.operator)
+    # Of a list some words may satisfy a comparison and others its opposite.
+    if operator is None or node.field.kind == "words":
         return None
+    return Comparison(node.field, operator, node.values)
+
+
+def _opposed_candidates(part: Comparison, sets: NameSets) -> Select[Any] | None:
+    if part.operator == "is_null":
+        return _with_names(part.field, sets, having=True)
+    opposed = opposite(part)
+    if opposed is None:
+        return None
+    valued = _compared_candidates(opposed, sets)
+    if part.field.column is not None and not EXECUTIONS.c[part.field.column].nullable:
+        return valued
+    return _united([valued, _compared_candidates(Comparison(part.field, "is_null"), sets)])
+
+
+def _compared_candidates(node: Comparison, sets: NameSets) -> Select[Any] | None:
+    field = node.field
+    if node.operator == "is_null":
+        return _with_names(field, sets, having=False)
     if field.column is None:
-        return matching(field, compared(value_column(field), node))
-    if field.name in _INDEXED and node.operator in {"=", "in"}:
-        return select(_RUN.run_key).where(compared(EXECUTIONS.c[field.column], node))
-    return None
+        if node.operator in _POSITIVE:
+            return matching(field, compared(value_column(field), node))
+        if field.kind == "words":
+            return None
+        return _united([matching(field, part) for part in _ranges(value_column(field), node)])
+    column = EXECUTIONS.c[field.column]
+    by_range = field.name in _BY_RANGE
+    if node.operator in {"=", "in"} and (by_range or field.name in _BY_VALUE):
+        return select(_RUN.run_key).where(compared(column, node))
+    if not by_range:
+        return None
+    parts = [compared(column, node)] if node.operator in _POSITIVE else _ranges(column, node)
+    return _united([select(_RUN.run_key).where(part) for part in parts])
 
 
-def condition_of(node: Node, membership: _Membership = "exists") -> ColumnElement[bool]:
-    """Return the condition on a row of `visibility`; it is true or false, never unknown.
+def _with_names(field: Field, sets: NameSets, *, having: bool) -> Select[Any] | None:
+    """Return the query of the runs that have the attribute, or lack it."""
+    if field.column is not None or sets is None:
+        return None
+    return select(_RUN.run_key).where(_RUN.attribute_names.in_(names_of(sets, field.name, having)))
 
-    Args:
-        node: What must hold.
-        membership: How a search attribute is looked up: `exists` from the run, `in` from the attribute.
-    """
-    match node:
-        case Both(parts):
-            return and_(*(condition_of(part, membership) for part in parts))
-        case Either(parts):
-            return or_(*(condition_of(part, membership) for part in parts))
-        case Negation(part):
-            return not_(condition_of(part, membership))
-        case Comparison(field):
-            if field.column is None:
-                return _attribute_condition(node, membership)
-            return _column_condition(node, EXECUTIONS.c[field.column], membership)
+
+def _ranges(column: Any, node: Comparison) -> list[ColumnElement[bool]]:
+    """Return the ranges that lie between the values that `node` excludes."""
+    if node.operator == "not_between":
+        return [column < node.values[0], column > node.values[1]]
+    values = sorted(set(node.values))
+    between = [and_(column > low, column < high) for low, high in pairwise(values)]
+    return [column < values[0], *between, column > values[-1]]
+
+
+def _united(queries: Sequence[Select[Any] | None]) -> Select[Any] | None:
+    found = [query for query in queries if query is not None]
+    if len(found) < len(queries):
+        return None
+    if len(found) == 1:
+        return found[0]
+    keys = union_all(*found).subquery()
+    return select(keys.c.run_key)
+
+
+# ------------------------------------------------------------------------------------ conditions
+
+
+class Conditions:
+    """Turns parts of a filter into conditions on a row of `visibility`: true or false, never unknown."""
+
+    def __init__(
+        self,
+        membership: _Membership = "exists",
+        *,
+        run_key: Any = _RUN.run_key,
+        sets: NameSets = None,
+    ) -> None:
+        """Say how they are to be answered.
+
+        Args:
+            membership: How a search attribute is looked up: `exists` from the run, `in` from the attribute.
+            run_key: The run's key, as the query has it before it looks at the run.
+            sets: Which attributes runs have together, where that is known.
+        """
+        self._probes = membership == "exists"
+        self._run_key = run_key
+        self._sets = sets
+
+    def of(self, node: Node) -> ColumnElement[bool]:
+        """Return the condition."""
+        match node:
+            case Both(parts):
+                return and_(*(self.of(part) for part in parts))
+            case Either(parts):
+                return or_(*(self.of(part) for part in parts))
+            case Negation(part):
+                return not_(self.of(part))
+            case Comparison(field):
+                if field.column is None:
+                    return self._of_attribute(node)
+                return self._of_column(node, EXECUTIONS.c[field.column])
+
+    def lacks(self, field: Field) -> ColumnElement[bool]:
+        """Return the condition that the run has no value of a search attribute."""
+        if not self._probes and self._sets is not None:
+            return _RUN.attribute_names.in_(names_of(self._sets, field.name, having=False))
+        return Position(_RUN.attribute_names, f" {field.name} ") == 0
+
+    def _of_column(self, node: Comparison, column: Any) -> ColumnElement[bool]:
+        seen = hidden(column) if self._probes else column
+        if node.operator == "is_null":
+            return seen.is_(None)  # type: ignore[no-any-return] # a column of unknown type
+        condition = compared(seen, node)
+        # Two-valued, so that NOT means the opposite also for a run that has no value.
+        return and_(seen.is_not(None), condition) if column.nullable else condition
+
+    def _of_attribute(self, node: Comparison) -> ColumnElement[bool]:
+        if node.operator == "is_null":
+            return self.lacks(node.field)
+        if node.operator in {"!=", "not_in"} and node.field.kind == "words":
+            contained = Comparison(node.field, "in", node.values)
+            return and_(not_(self.lacks(node.field)), not_(self._has(contained)))
+        return self._has(node)
+
+    def _has(self, node: Comparison) -> ColumnElement[bool]:
+        """Return the condition that the run has a value of the attribute that satisfies the comparison."""
+        if not self._probes:
+            return self._run_key.in_(matching(node.field, compared(value_column(node.field), node)))  # type: ignore[no-any-return] # a column of unknown type
+        probed = ATTRIBUTES.alias("probed")
+        # In the index over values all of a value's runs would be searched, once for every run.
+        column = _probed(probed.c[_VALUE_COLUMN[node.field.kind]])
+        found = select(1).where(
+            probed.c.run_key == self._run_key,
+            probed.c.name == node.field.name,
+            compared(column, node),
+        )
+        # PostgreSQL would look for all runs that have such a value, and then compare keys.
+        one_by_one = found.suffix_with("OFFSET 0", dialect="postgresql")
+        return exists(one_by_one.correlate_except(probed))
+
+
+class Position(FunctionElement[int]):
+    """Where the second text stands in the first, from 1; 0 if nowhere. Tells upper from lower case."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(Position)
+def _instr(element: Position, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(element.clauses, **options)})"
+
+
+@compiles(Position, "postgresql")
+def _strpos(element: Position, compiler: Any, **options: Any) -> str:
+    return f"strpos({compiler.process(element.clauses, **options)})"
 
 
 class _Hidden(FunctionElement[Any]):
@@ -164,43 +316,22 @@ def hidden(column: Any) -> Any:
     return element
 
 
-def _column_condition(
-    node: Comparison, column: Any, membership: _Membership
-) -> ColumnElement[bool]:
-    is_nullable = bool(column.nullable)
-    seen = hidden(column) if membership == "exists" else column
-    if node.operator == "is_null":
-        return seen.is_(None)  # type: ignore[no-any-return] # a column of unknown type
-    condition = compared(seen, node)
-    # Two-valued, so that NOT means the opposite also for a run that has no value.
-    return and_(seen.is_not(None), condition) if is_nullable else condition
+class _Probed(_Hidden):
+    """A column that no index leads to, for PostgreSQL too: an expression."""
+
+    inherit_cache = True
 
 
-def _attribute_condition(node: Comparison, membership: _Membership) -> ColumnElement[bool]:
-    any_value = has(node.field, true(), membership)
-    if node.operator == "is_null":
-        return not_(any_value)
-    column = value_column(node.field)
-    if membership == "exists":
-        # The index over values would be searched for all runs, once for every run, where the attributes of
-        # one run are wanted.
-        column = hidden(column)
-    if node.operator in {"!=", "not_in"} and node.field.kind == "words":
-        return and_(any_value, not_(has(node.field, column.in_(node.values), membership)))
-    return has(node.field, compared(column, node), membership)
+@compiles(_Probed, "postgresql")
+def _as_equal_expression(element: _Probed, compiler: Any, **options: Any) -> str:
+    nothing = "|| ''" if isinstance(element.type, Text) else "+ 0"
+    return f"({_as_it_is(element, compiler, **options)} {nothing})"
 
 
-def has(
-    field: Field, condition: ColumnElement[bool], membership: _Membership
-) -> ColumnElement[bool]:
-    """Return the condition that the run has the attribute, with a value that satisfies `condition`."""
-    if membership == "in":
-        return _RUN.run_key.in_(matching(field, condition))
-    return exists(
-        select(1)
-        .where(ATTRIBUTES.c.run_key == _RUN.run_key, ATTRIBUTES.c.name == field.name, condition)
-        .correlate(EXECUTIONS)
-    )
+def _probed(column: Any) -> Any:
+    element: Any = _Probed(column)
+    element.type = column.type
+    return element
 
 
 def matching(field: Field, condition: ColumnElement[bool]) -> Select[Any]:

@@ -14,7 +14,8 @@ from aion_es.errors import InvalidPageTokenError
 from aion_es.projections.instants import from_micros, to_micros
 from aion_es.visibility.fields import Kind
 from aion_es.visibility.filter import Filter
-from aion_es.visibility.pages import Place, is_nullable
+from aion_es.visibility.pages import is_nullable
+from aion_es.visibility.walks import Place
 
 _CHECKED: Final = 6
 """Bytes of the token's own digest: enough to notice damage; nothing depends on its being secret."""

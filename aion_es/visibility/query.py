@@ -18,6 +18,7 @@ from aion_es.errors import (
     RunNotFoundError,
     WorkflowNotFoundError,
 )
+from aion_es.events.conditions import Comparable, Condition
 from aion_es.events.values import AttributeType
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.runner import ProjectionRunner
@@ -25,10 +26,10 @@ from aion_es.projections.visibility import VisibilityProjection
 from aion_es.projections.visibility_tables import EXECUTIONS
 from aion_es.store.port import Position
 from aion_es.visibility.attributes import SearchAttributes
-from aion_es.visibility.builder import Condition, FieldOf
-from aion_es.visibility.compile import count_query, group_query
+from aion_es.visibility.compile import conjuncts, count_query, group_query
 from aion_es.visibility.fields import Field, find_field, near_fields
 from aion_es.visibility.filter import Filter, parse_filter
+from aion_es.visibility.name_sets import read_sets
 from aion_es.visibility.page_tokens import Started, read_token, write_token
 from aion_es.visibility.pages import read_page
 from aion_es.visibility.rows import WorkflowExecution, execution_from
@@ -196,7 +197,7 @@ class Visibility:
     async def count(
         self,
         filter: Asked,
-        group_by: str | FieldOf[Any],
+        group_by: str | Comparable[Any],
         *,
         at_least: Position | None = None,
         timeout: timedelta = _PATIENCE,
@@ -207,7 +208,7 @@ class Visibility:
         self,
         filter: Asked = "",
         *,
-        group_by: str | FieldOf[Any],
+        group_by: str | Comparable[Any],
         at_least: Position | None = None,
         timeout: timedelta = _PATIENCE,
     ) -> dict[str, int]: ...
@@ -215,7 +216,7 @@ class Visibility:
     async def count(
         self,
         filter: Asked = "",
-        group_by: str | FieldOf[Any] | None = None,
+        group_by: str | Comparable[Any] | None = None,
         *,
         at_least: Position | None = None,
         timeout: timedelta = _PATIENCE,
@@ -240,8 +241,8 @@ class Visibility:
         group = None if group_by is None else await self._group_field(group_by)
         await self._wait(at_least, timeout)
         if group is None:
-            return int((await self._all(count_query(asked)))[0][0])
-        groups = await self._all(group_query(asked, group, MAX_GROUPS + 1))
+            return await self._read_model.read(partial(_read_count, asked))
+        groups = await self._read_model.read(partial(_read_groups, asked, group))
         if len(groups) > MAX_GROUPS:
             raise InvalidArgumentError(
                 "group_by", f"{group.name} has more than {MAX_GROUPS:,} values"
@@ -342,8 +343,10 @@ class Visibility:
                 raise
         return parse_filter(text, self._types(), lambda: now, order_by)
 
-    async def _group_field(self, group_by: str | FieldOf[Any]) -> Field:
-        name = group_by.name if isinstance(group_by, FieldOf) else _GROUPS.get(group_by, group_by)
+    async def _group_field(self, group_by: str | Comparable[Any]) -> Field:
+        name = (
+            group_by.name if isinstance(group_by, Comparable) else _GROUPS.get(group_by, group_by)
+        )
         found = find_field(name, self._types())
         if found is None and await self.attributes.learn():
             found = find_field(name, self._types())
@@ -373,8 +376,18 @@ list_ = list
 def _text(filter: object) -> str:
     if isinstance(filter, str | Condition):
         return str(filter)
-    # Such as the False that `SearchAttribute("customer", str) == "ana"` is.
+    # Such as the False that comparing a key with what no filter can hold gives.
     raise InvalidArgumentError("filter", f"is a text or a condition, not {filter!r}")
+
+
+def _read_count(asked: Filter, connection: Connection) -> int:
+    sets = read_sets(connection, conjuncts(asked.condition))
+    return int(connection.execute(count_query(asked, sets)).scalar_one())
+
+
+def _read_groups(asked: Filter, group: Field, connection: Connection) -> list_[Any]:
+    sets = read_sets(connection, conjuncts(asked.condition))
+    return [*connection.execute(group_query(asked, group, MAX_GROUPS + 1, sets))]
 
 
 def _read_page(

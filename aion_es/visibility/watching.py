@@ -8,8 +8,9 @@ from sqlalchemy import Connection, Select, select
 
 from aion_es.errors import InvalidArgumentError
 from aion_es.projections.visibility_tables import EXECUTIONS
-from aion_es.visibility.compile import condition_of
+from aion_es.visibility.compile import Conditions, conjuncts
 from aion_es.visibility.filter import Filter
+from aion_es.visibility.name_sets import NameSets, read_sets
 from aion_es.visibility.rows import WorkflowExecution, execution_from
 
 MAX_WATCHED: Final = 10_000
@@ -45,7 +46,8 @@ def look(
     Raises:
         InvalidArgumentError: More than `MAX_WATCHED` runs satisfy it.
     """
-    marks = {row[0]: tuple(row[1:]) for row in connection.execute(_marks_query(asked))}
+    sets = read_sets(connection, conjuncts(asked.condition))
+    marks = {row[0]: tuple(row[1:]) for row in connection.execute(_marks_query(asked, sets))}
     if len(marks) > MAX_WATCHED:
         raise InvalidArgumentError("filter", f"more than {MAX_WATCHED:,} runs satisfy it")
     left = sorted(before.keys() - marks.keys())
@@ -56,11 +58,13 @@ def look(
     return marks, changes
 
 
-def _marks_query(asked: Filter) -> Select[Any]:
+def _marks_query(asked: Filter, sets: NameSets) -> Select[Any]:
     columns: tuple[Any, ...] = (_RUN.run_key, _RUN.history_length, _RUN.stuck_reason)
     every: Any = select(*columns).limit(MAX_WATCHED + 1)
     query: Select[Any] = every
-    return query if asked.condition is None else query.where(condition_of(asked.condition, "in"))
+    if asked.condition is None:
+        return query
+    return query.where(Conditions("in", sets=sets).of(asked.condition))
 
 
 def _runs(connection: Connection, keys: Sequence[int]) -> dict[int, WorkflowExecution]:

@@ -200,13 +200,46 @@ async def test_a_signal_is_owed_until_its_target_has_it_even_if_its_sender_is_cl
     assert await rows.index.signals() == []
 
 
-async def test_a_signal_that_arrives_in_the_batch_that_sends_it_is_not_owed_whichever_stream_is_older(
+@pytest.mark.parametrize("batches", ["one batch", "two batches"])
+async def test_a_signal_that_has_arrived_is_owed_until_its_sender_knows(
+    rows: Rows, batches: str
+) -> None:
+    sent = ev.SignalSent(signal_id=SignalId("s"), target_workflow_id=WorkflowId("x"), name="n")
+    history = History().add("x", started()).add("w", started(), sent)
+    if batches == "two batches":
+        await rows.take(history)
+    await rows.take(history.add("x", ev.SignalReceived(signal_id=SignalId("s"), name="n")))
+    assert [signal.signal_id for signal in await rows.index.signals()] == ["s"]
+    await rows.take(history.add("w", ev.SignalDelivered(signal_id=SignalId("s"))))
+    assert await rows.index.signals() == []
+
+
+async def test_a_signal_that_has_arrived_is_owed_no_longer_once_its_sender_has_closed(
     rows: Rows,
 ) -> None:
     sent = ev.SignalSent(signal_id=SignalId("s"), target_workflow_id=WorkflowId("x"), name="n")
     history = History().add("x", started()).add("w", started(), sent)
     await rows.take(history.add("x", ev.SignalReceived(signal_id=SignalId("s"), name="n")))
+    await rows.take(history.add("w", ev.WorkflowCompleted()))
     assert await rows.index.signals() == []
+
+
+async def test_a_child_that_is_not_wanted_is_owed_the_request_until_it_has_it(rows: Rows) -> None:
+    child = ev.ChildWorkflowStarted(
+        child_workflow_id=WorkflowId("c"), workflow_type="ship", package_version="1"
+    )
+    unwanted = ev.ChildWorkflowCancelRequested(child_workflow_id=WorkflowId("c"))
+    history = History().add("w", started(), child, unwanted)
+    await rows.take(history)
+    assert await rows.owed() == [("c", "start")]
+    await rows.take(history.add("c", started(parent=WorkflowRef(workflow_id=W, run_id=R))))
+    assert await rows.owed() == [("c", "close")]
+    await rows.take(history.add("c", ev.WorkflowCancelRequested()))
+    assert await rows.owed() == []
+    await rows.take(history.add("c", ev.WorkflowCancelled()))
+    assert await rows.owed() == [("c", "outcome")]
+    await rows.take(history.add("w", ev.ChildWorkflowCancelled(child_workflow_id=WorkflowId("c"))))
+    assert await rows.owed() == []
 
 
 async def test_a_signal_that_cannot_be_delivered_is_owed_no_longer(rows: Rows) -> None:

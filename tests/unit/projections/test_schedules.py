@@ -7,13 +7,24 @@ import pytest
 from aion_es.errors import ScheduleNotFoundError
 from aion_es.events import schedule as ev
 from aion_es.events.base import Event
-from aion_es.ids import DEFAULT_NAMESPACE, RunId, ScheduleId, WorkflowId, schedule_stream
+from aion_es.events.workflow import WorkflowStarted
+from aion_es.ids import (
+    DEFAULT_NAMESPACE,
+    RunId,
+    ScheduleId,
+    WorkflowId,
+    schedule_stream,
+    workflow_stream,
+)
 from aion_es.projections import ReadModel, ScheduleIndex, SchedulesProjection
 from aion_es.projections.checkpoints import install
+from aion_es.projections.schedule_index import DueSchedule, OwedSchedule
+from aion_es.schedules.naming import action_id
 from aion_es.store.port import Position, RecordedEvent
 from tests.unit.projections.histories import NOON, new_event
 
-CREATED = ev.ScheduleCreated(config={"cron": "0 3 * * *", "limits": [1, None]})
+CONFIG = {"spec": {"cron": "0 * * * *"}, "action": {"workflow_type": "report"}}
+CREATED = ev.ScheduleCreated(config={**CONFIG, "later": [1, None]})
 HOUR = timedelta(hours=1)
 
 
@@ -41,7 +52,11 @@ class Rows:
         await self._model.write(lambda c: self._projection.apply(c, batch))
 
     def _recorded(self, schedule_id: str, event: Event, minute: int) -> RecordedEvent:
-        stream = schedule_stream(DEFAULT_NAMESPACE, ScheduleId(schedule_id))
+        stream = (
+            workflow_stream(DEFAULT_NAMESPACE, WorkflowId(schedule_id))
+            if isinstance(event, WorkflowStarted)
+            else schedule_stream(DEFAULT_NAMESPACE, ScheduleId(schedule_id))
+        )
         place = Position(self._count, self._count)
         self._count += 1
         new = new_event(event, at=NOON + timedelta(minutes=minute))
@@ -82,9 +97,9 @@ async def test_a_paused_schedule_says_why_until_it_is_resumed(rows: Rows) -> Non
     await rows.take("nightly", ev.SchedulePaused(reason="stocktaking"), minute=1)
     found = await rows.index.get("nightly")
     assert (found.paused, found.pause_reason) == (True, "stocktaking")
-    await rows.take("nightly", ev.ScheduleResumed(), ev.ScheduleUpdated(config={"a": 1}), minute=2)
+    await rows.take("nightly", ev.ScheduleResumed(), ev.ScheduleUpdated(config=CONFIG), minute=2)
     found = await rows.index.get("nightly")
-    assert (found.paused, found.pause_reason, found.config) == (False, None, {"a": 1})
+    assert (found.paused, found.pause_reason, found.config) == (False, None, CONFIG)
     assert found.updated_at == NOON + timedelta(minutes=2)
 
 
@@ -112,3 +127,62 @@ async def test_schedules_come_by_id_in_pages_paused_or_not(rows: Rows) -> None:
 async def test_what_follows_an_unknown_beginning_makes_no_row(rows: Rows) -> None:
     await rows.take("nightly", ev.SchedulePaused(), triggered(1))
     assert await rows.index.page() == []
+
+
+async def test_a_row_knows_what_is_due_next(rows: Rows) -> None:
+    await rows.take("nightly", CREATED, minute=10)
+    assert (await rows.index.get("nightly")).next_due_at == NOON + HOUR
+    await rows.take("nightly", triggered(1))
+    assert (await rows.index.get("nightly")).next_due_at == NOON + 2 * HOUR
+    await rows.take("nightly", ev.SchedulePaused())
+    assert (await rows.index.get("nightly")).next_due_at is None
+    await rows.take("nightly", ev.ScheduleResumed(), minute=200)
+    assert (await rows.index.get("nightly")).next_due_at == NOON + 4 * HOUR
+
+
+async def test_what_is_due_comes_in_the_order_of_its_time_in_pages(rows: Rows) -> None:
+    for name, minute in (("c", 0), ("a", 0), ("late", 60), ("b", 0)):
+        await rows.take(name, CREATED, minute=minute)
+    await rows.take("paused", CREATED, ev.SchedulePaused())
+    first = await rows.index.due_before(NOON + 2 * HOUR, limit=2)
+    assert first == [DueSchedule(NOON + HOUR, ScheduleId(name)) for name in ("a", "b")]
+    rest = await rows.index.due_before(NOON + 2 * HOUR, after=first[-1], limit=2)
+    assert rest == [DueSchedule(NOON + HOUR, ScheduleId("c"))]
+
+
+async def test_an_action_is_owed_until_its_workflow_is_seen_started(rows: Rows) -> None:
+    taken = triggered(1).model_copy(
+        update={"workflow_id": action_id(ScheduleId("nightly"), NOON + HOUR)}
+    )
+    started = WorkflowStarted(
+        workflow_type="report", run_id=RunId("r"), first_run_id=RunId("r"), package_version="1"
+    )
+    await rows.take("nightly", CREATED, taken)
+    assert await rows.index.owed() == [OwedSchedule(ScheduleId("nightly"), True, False)]
+    await rows.take("nightly-20261124T110000Z", started)
+    assert len(await rows.index.owed()) == 1
+    await rows.take(taken.workflow_id, started)
+    assert await rows.index.owed() == []
+
+
+async def test_what_is_buffered_is_counted_until_it_is_taken(rows: Rows) -> None:
+    await rows.take("nightly", CREATED, ev.ScheduleBuffered(scheduled_for=NOON + HOUR))
+    assert (await rows.index.get("nightly")).buffered == 1
+    assert await rows.index.owed() == [OwedSchedule(ScheduleId("nightly"), False, True)]
+    await rows.take("nightly", triggered(1))
+    assert (await rows.index.get("nightly")).buffered == 0
+
+
+async def test_schedules_are_listed_by_what_they_start(rows: Rows) -> None:
+    other = {**CONFIG, "action": {"workflow_type": "bill"}}
+    await rows.take("a", CREATED)
+    await rows.take("b", ev.ScheduleCreated(config=other))
+    assert [s.schedule_id for s in await rows.index.page(workflow_type="bill")] == ["b"]
+
+
+async def test_a_configuration_that_is_not_understood_makes_a_row_that_is_never_due(
+    rows: Rows,
+) -> None:
+    await rows.take("nightly", ev.ScheduleCreated(config={"spec": {"moon": "full"}}))
+    found = await rows.index.get("nightly")
+    assert (found.workflow_type, found.next_due_at) == (None, None)

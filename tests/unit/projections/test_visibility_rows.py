@@ -125,4 +125,4 @@ def test_a_later_value_wins_and_null_removes() -> None:
     )
     rows = rows_after(VisibilityProjection(), [history.events[:1], history.events[1:]])
     assert [row[1:5] for row in rows["search_attributes"]] == [("a", 0, None, 9)]
-    assert rows["visibility"][0][-1] == '{"a":["Int",9]}'
+    assert rows["visibility"][0][-2:] == ('{"a":["Int",9]}', " a ")

@@ -1,6 +1,9 @@
 """Filters written in Python mean what their text means."""
 
+import copy
+import pickle
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -159,3 +162,54 @@ def test_what_no_filter_can_say_is_refused_at_once(make: object) -> None:
 def test_what_does_not_fit_the_field_is_refused_by_the_parser(condition: Condition) -> None:
     with pytest.raises(FilterSyntaxError):
         parse_filter(str(condition), TYPES, lambda: NOON)
+
+
+KEY = SearchAttribute("customer", str)
+OTHERS: dict[str, SearchAttribute[Any]] = {
+    "total": SearchAttribute("total", int),
+    "due": SearchAttribute("due", datetime),
+    "tags": SearchAttribute("tags", list[str]),
+    "in": SearchAttribute("in", str),
+}
+
+
+@pytest.mark.parametrize(
+    ("condition", "text"),
+    [
+        (KEY == "ana", "customer = 'ana'"),
+        (KEY != "ana", "customer != 'ana'"),
+        (KEY.in_(["ana", "bo"]), "customer IN ('ana', 'bo')"),
+        (KEY.starts_with("a") & (OTHERS["total"] >= 5), "customer STARTS_WITH 'a' AND total >= 5"),
+        (OTHERS["due"] < now() - timedelta(hours=1), "due < now() - '3600000000us'"),
+        (OTHERS["tags"] == "vip", "tags = 'vip'"),
+        (~OTHERS["in"].is_null(), 'NOT ("in" IS NULL)'),
+    ],
+)
+def test_a_key_that_is_compared_with_a_value_makes_a_condition(
+    condition: Condition, text: str
+) -> None:
+    assert condition.text == text
+    parse_filter(text, TYPES, lambda: NOON)
+
+
+def test_a_key_is_equal_to_its_like_and_finds_itself_in_a_dict_beside_names() -> None:
+    given: dict[object, int] = {KEY: 1, "customer": 2, SearchAttribute("customer", int): 3}
+    assert given[SearchAttribute("customer", str)] == 1
+    assert (SearchAttribute("customer", str) == KEY) is True
+    assert (SearchAttribute("customer", str) != KEY) is False
+    assert (SearchAttribute("customer", int) == KEY) is False
+    assert hash(KEY) == hash(SearchAttribute("customer", str))
+
+
+def test_a_key_is_unlike_whatever_no_filter_can_hold() -> None:
+    assert (KEY == None, KEY != None) == (False, True)  # noqa: E711 - what is asked
+
+
+def test_a_key_survives_copying_and_pickling() -> None:
+    for made in (copy.copy(KEY), copy.deepcopy(KEY), pickle.loads(pickle.dumps(KEY))):
+        assert made == KEY
+        assert (made == "ana").text == "customer = 'ana'"
+
+
+def test_a_key_orders_and_groups_by_its_name() -> None:
+    assert (KEY.asc(), OTHERS["total"].desc()) == ("customer ASC", "total DESC")
