@@ -1,12 +1,14 @@
 """The schedule aggregate: its state, the fold that makes it, and every command that may change it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, assert_never
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeAlias
 
+from aion_es.aggregates import schedule_decisions as decisions
 from aion_es.aggregates.aggregate import Aggregate
 from aion_es.aggregates.guards import require_utc
+from aion_es.aggregates.schedule_decisions import Moment
+from aion_es.aggregates.schedule_state import ScheduleState, checkpoint, evolve_schedule
 from aion_es.errors import (
     InvalidArgumentError,
     PayloadError,
@@ -26,64 +28,16 @@ from aion_es.events.schedule import (
 )
 from aion_es.ids import RunId, ScheduleId, WorkflowId, check_id
 from aion_es.payload import Payload
+from aion_es.schedules.config import ScheduleConfig
+from aion_es.schedules.naming import check_schedule_id
+from aion_es.schedules.policies import Overlap
 
 P = ParamSpec("P")
 Events: TypeAlias = tuple[ScheduleEvent, ...]
 
 
-@dataclass(slots=True)
-class ScheduleState:
-    """What is known of a schedule. Belongs to `evolve_schedule`: others read it.
-
-    Attributes:
-        config: Specification, action and policies, as plain JSON values.
-        deleted: Gone; its id may be taken again.
-        decided: Every due time that was triggered or skipped.
-        last_scheduled_for: The latest of them.
-        actions: How often it was triggered.
-    """
-
-    config: dict[str, Any]
-    created_at: datetime
-    paused: bool = False
-    pause_reason: str | None = None
-    deleted: bool = False
-    decided: set[datetime] = field(default_factory=set[datetime])
-    last_scheduled_for: datetime | None = None
-    actions: int = 0
-
-
-def evolve_schedule(
-    state: ScheduleState | None, event: ScheduleEvent, *, at: datetime
-) -> ScheduleState:
-    """Return the state after `event`. Total; changes `state` in place, but ScheduleCreated makes a new one."""
-    if isinstance(event, ScheduleCreated):
-        return ScheduleState(event.config, at)
-    if state is None:  # its beginning cannot be read
-        state = ScheduleState({}, at)
-    match event:
-        case ScheduleTriggered():
-            state.actions += 1
-            _decided(state, event.scheduled_for)
-        case ScheduleSkipped():
-            _decided(state, event.scheduled_for)
-        case ScheduleUpdated():
-            state.config = event.config
-        case SchedulePaused():
-            state.paused, state.pause_reason = True, event.reason
-        case ScheduleResumed():
-            state.paused, state.pause_reason = False, None
-        case ScheduleDeleted():
-            state.deleted = True
-        case _:
-            assert_never(event)
-    return state
-
-
-def _decided(state: ScheduleState, scheduled_for: datetime) -> None:
-    state.decided.add(scheduled_for)
-    if state.last_scheduled_for is None or scheduled_for > state.last_scheduled_for:
-        state.last_scheduled_for = scheduled_for
+CHECKPOINT_EVERY: Final = 64
+"""Events after which a command adds a checkpoint: a load reads no more, however often the schedule was due."""
 
 
 class Schedule(Aggregate[ScheduleEvent]):
@@ -101,12 +55,12 @@ class Schedule(Aggregate[ScheduleEvent]):
         """Begin with no history.
 
         Args:
-            schedule_id: 1–255 printable characters.
+            schedule_id: 1–230 printable characters.
 
         Raises:
             InvalidIdError: The id has another form.
         """
-        super().__init__(check_id("schedule_id", schedule_id))
+        super().__init__(check_schedule_id(schedule_id))
         self.schedule_id = schedule_id
         self._state: ScheduleState | None = None
 
@@ -126,37 +80,52 @@ class Schedule(Aggregate[ScheduleEvent]):
             raise ScheduleNotFoundError(self.schedule_id)
         return self._state
 
-    def create(self, config: dict[str, Any], *, at: datetime) -> Events:
-        """Create the schedule; the id of a deleted one may be taken again.
+    def create(self, config: Mapping[str, Any], *, at: datetime) -> Events:
+        """Create the schedule; the id of a deleted one may be taken again. Nothing is due before `at`.
 
         Raises:
             ScheduleAlreadyExistsError: There is one.
-            InvalidArgumentError: `config` is not plain JSON.
+            ScheduleSpecError: A cron expression, a calendar's field or a time zone is not understood.
+            InvalidArgumentError: `config` is not plain JSON, or not of the form of `ScheduleConfig`.
         """
         at = require_utc("at", at)
         if self.exists:
             raise ScheduleAlreadyExistsError(self.schedule_id)
-        return self._record((ScheduleCreated(config=_plain(config)),), at)
+        return self._record((ScheduleCreated(config=_checked(config)),), at)
 
-    def update(self, config: dict[str, Any], *, at: datetime) -> Events:
+    def update(self, config: Mapping[str, Any], *, at: datetime) -> Events:
         """Replace the whole configuration; the same again adds nothing.
 
+        What was due before `at` and is not decided is not made up for. What is buffered stays so, and will be
+        taken as the new configuration says. The limit counts anew.
+
         Raises:
-            InvalidArgumentError: `config` is not plain JSON.
+            ScheduleSpecError: A cron expression, a calendar's field or a time zone is not understood.
+            InvalidArgumentError: `config` is not plain JSON, or not of the form of `ScheduleConfig`.
         """
         return self._do(at, _update, config)
 
     def pause(self, reason: str | None = None, *, at: datetime) -> Events:
-        """Take no action until it is resumed; a paused one stays as it is."""
+        """Take no action until it is resumed; a paused one stays as it is. What is buffered waits."""
         return self._do(at, _pause, reason)
 
     def resume(self, *, at: datetime) -> Events:
-        """Take actions again; one that is not paused stays as it is."""
+        """Take actions again; one that is not paused stays as it is. What was due meanwhile is not made up for."""
         return self._do(at, _resume)
 
     def delete(self, *, at: datetime) -> Events:
         """Delete the schedule; what it started goes on."""
         return self._do(at, _delete)
+
+    def take_due(self, moment: Moment, *, at: datetime) -> Events:
+        """Decide what is due by the policies; see `schedule_decisions.take_due`."""
+        return self._do(at, decisions.take_due, self.schedule_id, moment)
+
+    def backfill(
+        self, times: Iterable[datetime], overlap: Overlap, moment: Moment, *, at: datetime
+    ) -> Events:
+        """Take actions for due times of the past; see `schedule_decisions.backfill`."""
+        return self._do(at, decisions.backfill, self.schedule_id, times, overlap, moment)
 
     def trigger(
         self,
@@ -167,7 +136,7 @@ class Schedule(Aggregate[ScheduleEvent]):
         *,
         at: datetime,
     ) -> Events:
-        """Record that an action was taken for a due time; a due time that is decided adds nothing.
+        """Record that an action was taken for a due time, whatever the policies; a decided one adds nothing.
 
         Raises:
             SchedulePausedError: It is paused and nobody asked for this action (`manual`).
@@ -188,21 +157,26 @@ class Schedule(Aggregate[ScheduleEvent]):
         **kwargs: P.kwargs,
     ) -> Events:
         at = require_utc("at", at)
-        return self._record(decide(self.state, *args, **kwargs), at)
+        events = self._record(decide(self.state, *args, **kwargs), at)
+        if events and self.exists and self.state.length >= CHECKPOINT_EVERY:
+            events += self._record((checkpoint(self.state),), at)
+        return events
 
     def _evolve(self, event: ScheduleEvent, at: datetime, revision: int) -> None:  # noqa: ARG002 - the fold needs no place
         self._state = evolve_schedule(self._state, event, at=at)
 
 
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
+def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return dict(Payload.of(config, dict[str, Any], "config").data)
+        plain: dict[str, Any] = Payload.of(dict(config), dict[str, Any], "config").data
     except PayloadError as error:
         raise InvalidArgumentError("config", f"at {error.path}: {error.reason}") from error
+    ScheduleConfig.read(plain)
+    return plain
 
 
-def _update(state: ScheduleState, config: dict[str, Any]) -> Events:
-    plain = _plain(config)
+def _update(state: ScheduleState, config: Mapping[str, Any]) -> Events:
+    plain = _checked(config)
     return () if plain == state.config else (ScheduleUpdated(config=plain),)
 
 
@@ -228,7 +202,7 @@ def _trigger(
 ) -> Events:
     scheduled_for = require_utc("scheduled_for", scheduled_for)
     check_id("workflow_id", workflow_id)
-    if scheduled_for in state.decided:
+    if _is_decided(state, scheduled_for, workflow_id if manual else None):
         return ()
     if state.paused and not manual:
         raise SchedulePausedError(schedule_id)
@@ -243,6 +217,15 @@ def _skip(
     state: ScheduleState, scheduled_for: datetime, reason: Literal["overlap", "catch_up"]
 ) -> Events:
     scheduled_for = require_utc("scheduled_for", scheduled_for)
-    if scheduled_for in state.decided:
+    if _is_decided(state, scheduled_for, None):
         return ()
     return (ScheduleSkipped(scheduled_for=scheduled_for, reason=reason),)
+
+
+def _is_decided(state: ScheduleState, due: datetime, asked_for: WorkflowId | None) -> bool:
+    """Whether nothing is to be decided about a due time, or about an action that a person asked for."""
+    if asked_for is not None:
+        taken = (*state.open, *state.recent)
+        return any(action.workflow_id == asked_for for action in taken)
+    waits = any(waiting.scheduled_for == due for waiting in state.buffered)
+    return due <= state.decided_until and not waits

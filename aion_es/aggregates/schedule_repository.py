@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from aion_es.aggregates.repository import ExecutedSchedule, Origin, Repository, Saved
 from aion_es.aggregates.schedule import Schedule
+from aion_es.events.codec import StoredEvent
 from aion_es.events.schedule import ScheduleEvent
 from aion_es.ids import ScheduleId, StreamName, check_id, schedule_stream
 
@@ -22,7 +23,10 @@ class ScheduleRepository(Repository[Schedule, ScheduleEvent]):
         return schedule_stream(self._namespace, ScheduleId(check_id("schedule_id", schedule_id)))
 
     async def load(self, schedule_id: str) -> Schedule:
-        """Return the schedule since it was last created; an unknown id gives an empty aggregate."""
+        """Return the schedule; an unknown id gives an empty aggregate.
+
+        Reads back to its last checkpoint, or to where it was created last: never much, however old it is.
+        """
         return await self._load(schedule_id)
 
     async def save(
@@ -54,6 +58,9 @@ class ScheduleRepository(Repository[Schedule, ScheduleEvent]):
         return ExecutedSchedule(
             events, schedule, schedule.revision, saved.position if saved else None
         )
+
+    def _is_beginning(self, stored: StoredEvent) -> bool:
+        return stored.type in {"ScheduleCreated", "ScheduleCheckpointed"}
 
     def _new(self, id: str) -> Schedule:
         return Schedule(ScheduleId(id))
