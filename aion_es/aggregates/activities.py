@@ -38,6 +38,7 @@ def schedule_activity(
     retry: RetryPolicy,
     timeouts: ActivityTimeouts,
     heartbeat: timedelta | None,
+    offered: bool,
 ) -> tuple[WorkflowEvent, ...]:
     """Ask for an activity; the same ordinal again, for the same type, adds nothing."""
     require_open(state)
@@ -59,6 +60,7 @@ def schedule_activity(
             retry=retry,
             timeouts=timeouts,
             heartbeat=heartbeat,
+            offered=offered,
         ),
     )
 
@@ -93,6 +95,7 @@ def fail_activity(
     activity_id: ActivityId,
     attempt: int,
     error: ActivityFailure,
+    heartbeat_details: Payload | None,
     worker: str,
     at: datetime,
 ) -> tuple[WorkflowEvent, ...]:
@@ -105,18 +108,26 @@ def fail_activity(
         attempt=attempt,
         error=error,
         retry_at=_retry_at(activity, attempt, error.kind, error.type, at),
+        heartbeat_details=heartbeat_details,
     )
     return _with_start(activity, outcome, worker)
 
 
 def time_out_attempt(
-    state: WorkflowState, activity_id: ActivityId, attempt: int, timeout: str, at: datetime
+    state: WorkflowState,
+    activity_id: ActivityId,
+    attempt: int,
+    timeout: str,
+    heartbeat_details: Payload | None,
+    worker: str,
+    at: datetime,
 ) -> tuple[WorkflowEvent, ...]:
     """Fail a running attempt that was silent, or took, for too long; the policy says whether another comes."""
     activity = _running(state, activity_id, attempt, _FAILED)
     if activity is None:
         return ()
-    return _with_start(activity, _timed_out(activity, activity_id, attempt, timeout, at), "")
+    outcome = _timed_out(activity, activity_id, attempt, timeout, at, heartbeat_details)
+    return _with_start(activity, outcome, worker)
 
 
 def schedule_to_start_timeout(
@@ -253,7 +264,12 @@ def _after(at: datetime, policy: RetryPolicy, tries: int) -> datetime:
 
 
 def _timed_out(
-    activity: ActivityState, activity_id: ActivityId, attempt: int, timeout: str, at: datetime
+    activity: ActivityState,
+    activity_id: ActivityId,
+    attempt: int,
+    timeout: str,
+    at: datetime,
+    heartbeat_details: Payload | None = None,
 ) -> ev.ActivityFailed:
     retry_at = _retry_at(activity, attempt, "retryable", timeout, at)
     error = ActivityFailure(
@@ -262,7 +278,11 @@ def _timed_out(
         message=_MESSAGES[timeout],
     )
     return ev.ActivityFailed(
-        activity_id=activity_id, attempt=attempt, error=error, retry_at=retry_at
+        activity_id=activity_id,
+        attempt=attempt,
+        error=error,
+        retry_at=retry_at,
+        heartbeat_details=heartbeat_details,
     )
 
 

@@ -3,7 +3,7 @@
 import contextvars
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, overload
+from typing import Any, Final, Literal, NamedTuple, Protocol, overload
 
 from typing_extensions import TypeVar, Unpack
 
@@ -22,6 +22,8 @@ class ActivityInfo(NamedTuple):
         idempotency_key: The same for every attempt of this activity and for no other: give it to the
             service that is called, since activities run at least once.
         scheduled_at: When the workflow asked for it.
+        heartbeat_details: What an earlier attempt of this activity said last with `activity.heartbeat`, as
+            plain JSON values; `None` if none said anything.
     """
 
     workflow_id: WorkflowId
@@ -33,21 +35,24 @@ class ActivityInfo(NamedTuple):
     task_queue: str
     idempotency_key: str
     scheduled_at: datetime
+    heartbeat_details: Any = None
 
 
-class RunningActivity:
-    """The attempt that the present code belongs to, set by the engine around it.
+class RunningActivity(Protocol):
+    """The attempt that the present code belongs to, set by the engine around it."""
 
-    Attributes:
-        info: What it may know about itself.
-        cancelled: The workflow no longer wants it; set on the loop, read from any thread.
-    """
+    @property
+    def info(self) -> ActivityInfo:
+        """What it may know about itself."""
+        ...
 
-    __slots__ = ("cancelled", "info")
+    def is_cancelled(self) -> bool:
+        """Return whether its outcome is no longer wanted; called from any thread."""
+        ...
 
-    def __init__(self, info: ActivityInfo) -> None:
-        self.info = info
-        self.cancelled = False
+    def heartbeat(self, details: object) -> None:
+        """Note that it lives, and what it says; called from any thread."""
+        ...
 
 
 RUNNING: Final[contextvars.ContextVar[RunningActivity]] = contextvars.ContextVar("aion_es_activity")
@@ -103,14 +108,33 @@ class _Activity:
         return self._running().info
 
     def is_cancelled(self) -> bool:
-        """Return whether the workflow no longer wants this attempt; `def` activities look here.
+        """Return whether this attempt's outcome is no longer wanted; `def` activities look here.
 
+        That is so when the workflow cancelled it, when it has run into a timeout, and when the run has closed.
         An `async def` activity gets `asyncio.CancelledError` instead.
 
         Raises:
             InvalidArgumentError: Called outside an activity that an engine runs.
         """
-        return self._running().cancelled
+        return self._running().is_cancelled()
+
+    def heartbeat(self, details: object = None) -> None:
+        """Say that this attempt lives, and how far it is; may be called often, and from any thread.
+
+        Nothing is written for most calls: the engine keeps the last details in memory, and stores them from
+        time to time. If the attempt fails, or its process dies, the next one finds them in
+        `activity.info().heartbeat_details`; what was said just before a process died may be missing.
+
+        Args:
+            details: Plain JSON values, or one value that pydantic can write; at most a quarter of what an
+                activity's input may have. `None` says only that it lives, and leaves the former details.
+
+        Raises:
+            InvalidArgumentError: Called outside an activity that an engine runs.
+            PayloadError: The details cannot be written.
+            PayloadTooLargeError: They are too large.
+        """
+        self._running().heartbeat(details)
 
     @staticmethod
     def _running() -> RunningActivity:
@@ -123,4 +147,4 @@ class _Activity:
 
 
 activity: Final = _Activity()
-"""The decorator `@activity`, with `activity.info()` and `activity.is_cancelled()` for the code inside."""
+"""The decorator `@activity`, with `info()`, `heartbeat()` and `is_cancelled()` for the code inside."""

@@ -1,0 +1,86 @@
+"""One attempt of an activity, from its place in the line to the end of its code."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from aion_es.aggregates.state import ActivityState, WorkflowState
+from aion_es.authoring.activities import ActivityInfo
+from aion_es.authoring.definitions import Executor
+from aion_es.engine.heartbeats import AttemptKey, Pulse
+from aion_es.engine.queues import Ticket
+
+Stage: TypeAlias = Literal["waiting", "beginning", "starting", "running"]
+"""In line; being recorded as begun; given to the loop; in its code."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt that is this engine's.
+
+    Attributes:
+        activity: What the history says of its activity.
+        version: Of its run: activities of a package belong to a version.
+        is_recorded: Its beginning is in the history, or on its way there.
+        is_recorded_first: Its beginning must be there before its code runs.
+        ticket: Its place in the line.
+        task: What its code runs in.
+        is_bounded: Timers watch over it.
+        cancel_asked: The workflow no longer wants it, and its end is to be recorded as cancelled.
+        counts: Its outcome will be recorded; not so once it timed out or was given up.
+    """
+
+    key: AttemptKey
+    number: int
+    activity: ActivityState
+    version: str
+    executor: Executor
+    pulse: Pulse
+    is_recorded: bool
+    is_recorded_first: bool
+    stage: Stage = "waiting"
+    ticket: Ticket | None = None
+    task: "asyncio.Task[None] | None" = None
+    is_bounded: bool = False
+    cancel_asked: bool = False
+    counts: bool = True
+
+    def is_awaited(self, activity: ActivityState, worker: str) -> bool:
+        """Return whether `activity`, as the history has it now, waits for this attempt of `worker`."""
+        if activity.phase == "started":
+            return (activity.attempt, activity.worker) == (self.number, worker)
+        return activity.is_pending and activity.attempt == self.number - 1
+
+
+def is_recorded_first(activity: ActivityState, number: int) -> bool:
+    """Return whether the beginning of an attempt must be in the history before its code runs.
+
+    So it is if the attempt may be the last, for should it take the process down with it, that must count;
+    and if somebody watches when it begins.
+    """
+    return (
+        number > 1
+        or activity.retry.max_attempts is not None
+        or activity.timeouts.schedule_to_start is not None
+        or activity.heartbeat is not None
+        or activity.offered
+    )
+
+
+def info_of(
+    key: AttemptKey, state: WorkflowState, activity: ActivityState, number: int
+) -> ActivityInfo:
+    """Return what an attempt may know about itself."""
+    said = activity.heartbeat_details
+    return ActivityInfo(
+        workflow_id=key.workflow_id,
+        run_id=key.run_id,
+        workflow_type=state.workflow_type,
+        activity_id=key.activity_id,
+        activity_type=activity.activity_type,
+        attempt=number,
+        task_queue=activity.task_queue,
+        idempotency_key=f"{key.run_id}/{key.activity_id}",
+        scheduled_at=activity.scheduled_at,
+        heartbeat_details=None if said is None else said.data,
+    )
