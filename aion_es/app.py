@@ -2,25 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.aggregates.catalog_repository import CatalogRepository, PackageRepository
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.batch import Batches
 from aion_es.client import WorkflowClient
 from aion_es.clock import SleepingClock, SystemClock
 from aion_es.collector import relax_collector, restore_collector
-from aion_es.engine.catalog import Catalog
 from aion_es.engine.core import EngineCore, EngineOptions
 from aion_es.engine.execution import Surroundings
 from aion_es.engine.follower import Follower
 from aion_es.engine.limits import max_payload_bytes
+from aion_es.engine.live_catalog import CatalogTies, LiveCatalog
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
+from aion_es.engine.supervision import Supervision
+from aion_es.engine.termination import EXIT_STATUS, Termination
+from aion_es.engine.watchdog import Watchdog
 from aion_es.errors import StoreError, VersionNotLoadedError, WaitTimeoutError
 from aion_es.events.attributes import SearchAttribute
 from aion_es.ids import (
@@ -34,15 +38,22 @@ from aion_es.ids import (
     schedule_prefix,
     workflow_prefix,
 )
+from aion_es.projections.location import read_model_beside
+from aion_es.store.observed import observed
 from aion_es.store.port import EventStore
 from aion_es.store.url import open_store
 
 if TYPE_CHECKING:
+    from aion_es.engine.health import EngineHealth
+    from aion_es.engine.orphans import Orphans
     from aion_es.engine.recovery import Recovery
+    from aion_es.engine.scheduling import Scheduling
+    from aion_es.projections.heartbeats import ActivityHeartbeats
     from aion_es.projections.projection import Projection
     from aion_es.projections.read_model import ReadModel
     from aion_es.projections.runner import ProjectionRunner
     from aion_es.projections.workers import Workers
+    from aion_es.schedule_client import Schedules
     from aion_es.visibility.attributes import SearchAttributes
     from aion_es.visibility.query import Visibility
 
@@ -60,17 +71,23 @@ class Engine(WorkflowClient):
 
     Attributes:
         visibility: Lists, counts and finds runs by status, type, times and search attributes.
+        catalog: Loads packages of code, routes workflow types to versions, registers functions that came late.
         search_attributes: Registers search attributes, at any time, for every process on the read model.
         batch: Gives one command to every run that a filter asks for.
+        schedules: Starts workflows by the calendar: creates, changes, triggers and describes schedules.
         registry: The open runs that this engine knows, with their residency.
+        supervision: The tree of types and runs with their restarts; lets a stuck run try again.
         projections: How far each projection is, and how to wait for it.
         read_model: Where the rows of projections are, also of your own.
     """
 
     visibility: "Visibility"
+    catalog: LiveCatalog
     search_attributes: "SearchAttributes"
     batch: Batches
+    schedules: "Schedules"
     registry: Registry
+    supervision: Supervision
 
     @classmethod
     def open(
@@ -111,11 +128,11 @@ class Engine(WorkflowClient):
         """
         return OpeningEngine(
             url,
-            Catalog(workflows, activities),
+            LiveCatalog(workflows, activities),
             AttributeSchema(*search_attributes),
             tuple(projections),
             check_namespace(namespace),
-            read_model if read_model is not None else _beside(url, namespace),
+            read_model if read_model is not None else read_model_beside(url, namespace),
             options if options is not None else EngineOptions(),
             clock if clock is not None else SystemClock(),
             ids if ids is not None else UUIDv7Source(),
@@ -126,14 +143,19 @@ class Engine(WorkflowClient):
         core: EngineCore,
         store: EventStore,
         repository: WorkflowRepository,
-        catalog: Catalog,
+        catalog: LiveCatalog,
         schema: AttributeSchema,
         ids: IdSource,
         read_model: "ReadModel",
         runner: "ProjectionRunner",
         visibility: "Visibility",
         recovery: "Recovery",
+        orphans: "Orphans",
+        scheduling: "Scheduling",
     ) -> None:
+        # Imported here: it needs SQLAlchemy, which takes longer to load than all the rest.
+        from aion_es.schedule_client import Schedules
+
         super().__init__(
             core, repository, catalog, schema, ids, store.limits, visibility.attributes
         )
@@ -142,20 +164,38 @@ class Engine(WorkflowClient):
         self.search_attributes = visibility.attributes
         self.batch = Batches(self, visibility)
         self.registry = core.registry
+        self.supervision = core.supervision
         self.read_model = read_model
         self.projections = runner
         self._core = core
         self._recovery = recovery
+        self._orphans = orphans
+        self._scheduling = scheduling
+        self.schedules = Schedules(
+            self,
+            scheduling.driver,
+            scheduling.actions,
+            scheduling.repository,
+            scheduling.index,
+            runner,
+            store.limits,
+        )
 
     @property
     def activities_executed(self) -> int:
         """How many activity attempts this engine has begun."""
         return self._core.dispatcher.executed
 
+    async def health(self) -> "EngineHealth":
+        """Return how the engine stands: what a readiness probe asks. Answers within two seconds, and never raises."""
+        from aion_es.engine.health import health_of
+
+        return await health_of(self.store, self.projections, self.registry, self._recovery.done)
+
     @property
     def orphaned(self) -> tuple[VersionNotLoadedError, ...]:
-        """Versions that open runs are pinned to and that are not loaded here, as found at the start."""
-        return self._recovery.orphaned
+        """Versions that open runs were pinned to at the start and that are still not loaded here."""
+        return self._orphans.current
 
     async def wait_recovered(self, timeout: timedelta | None = None) -> None:
         """Return when everything that earlier engines left behind has been taken up.
@@ -167,6 +207,7 @@ class Engine(WorkflowClient):
         try:
             async with asyncio.timeout(seconds):
                 await self._recovery.done.wait()
+                await self._scheduling.supply.done.wait()
         except TimeoutError as error:
             raise WaitTimeoutError("recovery", seconds or 0.0) from error
 
@@ -177,7 +218,7 @@ class OpeningEngine:
     def __init__(
         self,
         url: str | EventStore,
-        catalog: Catalog,
+        catalog: LiveCatalog,
         schema: AttributeSchema,
         projections: "tuple[Projection, ...]",
         namespace: Namespace,
@@ -199,8 +240,13 @@ class OpeningEngine:
         self._group = asyncio.TaskGroup()
         self._background: list[asyncio.Task[None]] = []
         self._core: EngineCore | None = None
+        self._scheduling: Scheduling | None = None
+        self._termination = Termination()
 
     async def __aenter__(self) -> Engine:
+        if self._options.handle_signals:
+            self._termination.watch()
+            self._stack.callback(self._termination.close)
         try:
             return await self._open()
         except BaseException:
@@ -209,7 +255,11 @@ class OpeningEngine:
 
     async def _open(self) -> Engine:
         # Imported here: SQLAlchemy takes longer to load than all the rest.
+        from aion_es.engine.orphans import Orphans
         from aion_es.engine.recovery import Recovery
+        from aion_es.engine.scheduling import Scheduling
+        from aion_es.engine.version_use import VersionUse
+        from aion_es.projections.heartbeats import ActivityHeartbeats
         from aion_es.projections.pending_index import PendingWorkIndex
         from aion_es.projections.pending_work import PendingWorkProjection
         from aion_es.projections.read_model import ReadModel
@@ -219,9 +269,7 @@ class OpeningEngine:
         from aion_es.projections.workers import Workers
         from aion_es.visibility.query import Visibility
 
-        if self._options.collector_threshold is not None:
-            relax_collector(self._options.collector_threshold)
-            self._stack.callback(restore_collector)
+        self._relax_collector()
         store = await self._opened_store()
         read_model = await ReadModel.open(self._read_model_url)
         self._stack.push_async_callback(read_model.aclose)
@@ -246,6 +294,17 @@ class OpeningEngine:
         repository = WorkflowRepository(
             store, namespace=namespace, schema=self._schema, ids=self._ids
         )
+        index = PendingWorkIndex(read_model)
+        self._stack.callback(self._catalog.close)
+        await self._catalog.open(
+            CatalogTies(
+                store,
+                CatalogRepository(store, namespace=namespace, ids=self._ids),
+                PackageRepository(store, namespace=namespace, ids=self._ids),
+                self._clock,
+                VersionUse(store, runner, index).of,
+            )
+        )
         end = await store.end_position()
 
         await self._group.__aenter__()
@@ -254,27 +313,62 @@ class OpeningEngine:
             repository,
             self._catalog,
             Surroundings(
-                self._schema, self._catalog.routed_version, max_payload_bytes(store.limits)
+                self._schema,
+                self._catalog.routed_version,
+                self._catalog.child_version,
+                max_payload_bytes(store.limits),
+                serves=self._serves,
             ),
             self._group,
             clock=self._clock,
             ids=self._ids,
             options=self._options,
+            attributes=visibility.attributes,
         )
         follower = Follower(store, core, core.registry, prefix)
         core.on_stuck = _StuckRecorder(read_model, self._group)
         workers = Workers(read_model, SystemClock())
-        core.effects.others = await workers.announce(core.worker)
+        core.effects.activities.others = await workers.announce(core.worker)
         self._stack.push_async_callback(_left, workers, core.worker)
-        recovery = Recovery(
-            core, store, runner, PendingWorkIndex(read_model), self._catalog, self._clock
+        heartbeats = core.heartbeats.rows = ActivityHeartbeats(read_model, SystemClock())
+        orphans = Orphans(read_model, runner, index, self._catalog)
+        scheduling = self._scheduling = Scheduling(
+            core,
+            follower,
+            store,
+            repository,
+            self._catalog,
+            runner,
+            read_model,
+            namespace=namespace,
+            clock=self._clock,
+            ids=self._ids,
         )
+
+        def code_arrived(workflow_types: Collection[str]) -> None:
+            core.supervision.code_arrived(workflow_types)
+            scheduling.driver.code_arrived()
+            self._group.create_task(orphans.code_arrived())
+
+        self._catalog.on_arrived = code_arrived
+        recovery = Recovery(core, store, runner, index, orphans, self._clock)
+        if self._options.max_step is not None:
+            watchdog = Watchdog(
+                core.surroundings.watch,
+                self._options.max_step.total_seconds(),
+                core.supervision.step_blocked,
+            )
+            watchdog.start()
+            self._stack.callback(watchdog.stop)
         for job in (
             runner.run(),
             follower.run(end),
             core.timers.run(),
             recovery.run(end),
-            _stay_announced(workers, core),
+            scheduling.run(end),
+            self._catalog.follow(),
+            _stay_announced(workers, core, recovery),
+            _swept(heartbeats, recovery),
         ):
             self._background.append(self._group.create_task(job))
         return Engine(
@@ -288,11 +382,21 @@ class OpeningEngine:
             runner,
             visibility,
             recovery,
+            orphans,
+            scheduling,
         )
+
+    def _relax_collector(self) -> None:
+        if self._options.collector_threshold is not None:
+            relax_collector(self._options.collector_threshold)
+            self._stack.callback(restore_collector)
+
+    def _serves(self, task_queue: str) -> bool:
+        return self._options.serves is None or task_queue in self._options.serves
 
     async def _opened_store(self) -> EventStore:
         if not isinstance(self._url, str):
-            return self._url  # whoever opened it closes it
+            return observed(self._url)  # whoever opened it closes it
         store = await open_store(self._url, clock=self._clock)
         self._stack.push_async_callback(store.aclose)
         return store
@@ -305,10 +409,17 @@ class OpeningEngine:
     ) -> None:
         try:
             await self._leave(error)
+        except asyncio.CancelledError:
+            if not self._termination.has_come:
+                raise
         finally:
             await self._stack.aclose()
+        if self._termination.has_come and isinstance(error, asyncio.CancelledError):
+            raise SystemExit(EXIT_STATUS) from None
 
     async def _leave(self, error: BaseException | None) -> None:
+        if self._scheduling is not None:
+            await self._scheduling.driver.stop()
         if self._core is not None:
             await self._core.drain()
         for task in self._background:
@@ -320,16 +431,31 @@ class OpeningEngine:
             await self._group.__aexit__(None, None, None)
 
 
-async def _stay_announced(workers: "Workers", core: EngineCore) -> None:
-    """Say for as long as the engine is open that it is alive, and hear who else is."""
+async def _stay_announced(workers: "Workers", core: EngineCore, recovery: "Recovery") -> None:
+    """Say for as long as the engine is open that it is alive, hear who else is, and take over from who is not."""
     from aion_es.projections.workers import HEARTBEAT
 
+    activities = core.effects.activities
     while True:
         await asyncio.sleep(HEARTBEAT.total_seconds())
         try:
-            core.effects.others = await workers.announce(core.worker)
+            before, activities.others = activities.others, await workers.announce(core.worker)
         except StoreError as error:
             _LOG.warning("the other engines on this read model are not known: %s", error)
+            continue
+        gone = before - activities.others
+        if gone:
+            _LOG.info("taking over from engines that are gone: %s", ", ".join(sorted(gone)))
+            core.spawn(recovery.take_over())
+
+
+async def _swept(heartbeats: "ActivityHeartbeats", recovery: "Recovery") -> None:
+    """Delete what is left of heartbeats of activities that have ended, once that is known for sure."""
+    await recovery.done.wait()
+    try:
+        await heartbeats.sweep()
+    except StoreError as error:
+        _LOG.warning("old heartbeats are kept until the next start: %s", error)
 
 
 async def _left(workers: "Workers", worker: str) -> None:
@@ -359,27 +485,3 @@ class _StuckRecorder:
             await set_stuck(self._read_model, workflow_id, run_id, reason)
         except Exception:  # noqa: BLE001 - it is only a note: the run itself is not harmed
             _LOG.exception("workflow %s: its being stuck could not be noted", workflow_id)
-
-
-def _beside(url: str | EventStore, namespace: str) -> str:
-    """Return the URL of the read model that belongs to a store: `aion.db` has `aion.readmodel.db`.
-
-    A namespace other than the default one has one of its own, `aion.NAMESPACE.readmodel.db`. A server's is a
-    file of that name in the working directory: engines of different servers need directories of their own,
-    or `read_model=`.
-    """
-    if not isinstance(url, str):
-        return "sqlite://"
-    name = "readmodel" if namespace == DEFAULT_NAMESPACE else f"{namespace}.readmodel"
-    base = url.partition("?")[0]
-    scheme, _, path = base.partition("://")
-    if scheme.partition("+")[0] in {"esdb", "kurrentdb"}:
-        return f"sqlite:///aion.{name}.db"
-    if scheme != "sqlite" or path in {"", "/", "/:memory:"}:
-        return "sqlite://"
-    stem, dot, extension = path.rpartition(".")
-    return (
-        f"sqlite://{stem}.{name}.{extension}"
-        if dot and "/" not in extension
-        else f"sqlite://{path}.{name}"
-    )

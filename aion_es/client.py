@@ -83,8 +83,8 @@ class Gateway(Protocol):
         """Return the terminal event of a run, waiting for it."""
         ...
 
-    def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
-        """Return why a run's code cannot go on here, as far as is known."""
+    async def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
+        """Return why a run's code cannot go on, as far as is known here."""
         ...
 
 
@@ -305,6 +305,19 @@ class WorkflowHandle(Generic[O]):
         """
         await self._do(lambda w, at: w.resume(reason, run_id=self._pinned, at=at))
 
+    async def reopen(self) -> None:
+        """Take a run that closed without completing back to Running.
+
+        Exactly the activities that failed for good are tried again, and timers that the end disarmed are due
+        when they were. The code takes up where it stood before it learned of the failure, or of the request to cancel;
+        what it did because of it is void.
+
+        Raises:
+            WorkflowNotFoundError, RunNotFoundError: There is no such run; nothing was recorded.
+            InvalidStateError: It is neither Failed, TimedOut, Cancelled nor Terminated.
+        """
+        await self._do(lambda w, at: w.reopen(run_id=self._pinned, at=at))
+
     async def set_attributes(
         self, attributes: Attributes, *, request_id: str | None = None
     ) -> None:
@@ -372,7 +385,7 @@ class WorkflowHandle(Generic[O]):
             },
             live_timers={str(name): at for name, at in state.live_timers.items()},
             cancel_requested=state.cancel_requested is not None,
-            stuck_reason=self._client.gateway.stuck_reason(state.workflow_id, state.run_id),
+            stuck_reason=await self._client.gateway.stuck_reason(state.workflow_id, state.run_id),
             history_length=workflow.revision - state.started_revision + 1,
         )
 
@@ -499,10 +512,10 @@ class WorkflowClient:
             UnregisteredAttributeError, ConflictingAttributeTypeError, AttributeTypeError: See `attributes`.
             InvalidIdError: The id is not 1–255 printable characters. In all cases nothing was recorded.
         """
-        definition = self._routed(workflow)
+        definition, version = await self._routed(workflow)
         workflow_id = WorkflowId(check_id("workflow_id", id if id is not None else self.ids.new()))
         command = replace(
-            await self._command(workflow_id, definition, input, attributes),
+            await self._command(workflow_id, definition, version, input, attributes),
             run_timeout=run_timeout,
             execution_timeout=execution_timeout,
             request_id=request_id,
@@ -531,10 +544,10 @@ class WorkflowClient:
         Raises:
             What `start` and `WorkflowHandle.signal` raise; nothing was recorded.
         """
-        definition = self._routed(workflow)
+        definition, version = await self._routed(workflow)
         workflow_id = WorkflowId(check_id("workflow_id", id))
         command = replace(
-            await self._command(workflow_id, definition, input, attributes),
+            await self._command(workflow_id, definition, version, input, attributes),
             on_conflict="use_existing",
         )
         message = self.message(signal, value, signal_id)
@@ -549,6 +562,7 @@ class WorkflowClient:
         self,
         workflow_id: WorkflowId,
         definition: WorkflowDefinition,
+        version: str,
         input: object,
         attributes: Attributes | None,
     ) -> StartWorkflow:
@@ -558,7 +572,7 @@ class WorkflowClient:
         typed = {} if attributes is None else await self.search_attributes.typed(attributes)
         return StartWorkflow(
             workflow_type=definition.type,
-            package_version=definition.version,
+            package_version=version,
             run_id=RunId(self.ids.new()),
             input=payload,
             task_queue=definition.task_queue,
@@ -643,11 +657,14 @@ class WorkflowClient:
         chosen = self.ids.new() if signal_id is None else check_id("signal_id", signal_id)
         return SignalMessage(signal_id=SignalId(chosen), name=signal.name, payload=payload)
 
-    def _routed(self, workflow: Callable[..., Awaitable[Any]] | str) -> WorkflowDefinition:
-        if isinstance(workflow, str):
-            return self.catalog.routed(workflow)
-        if not callable(workflow):
+    async def _routed(
+        self, workflow: Callable[..., Awaitable[Any]] | str
+    ) -> tuple[WorkflowDefinition, str]:
+        """Return the code that new runs take now, and its version."""
+        if not isinstance(workflow, str) and not callable(workflow):
             raise InvalidArgumentError(
                 "workflow", f"must be a workflow function or the name of its type, got {workflow!r}"
             )
-        return self.catalog.routed(workflow_definition(workflow).type)
+        kind = workflow if isinstance(workflow, str) else workflow_definition(workflow).type
+        definition = self.catalog.routed(kind)
+        return definition, definition.version

@@ -12,8 +12,9 @@ Families never mix, so that `except` says what to do::
     │   ├── ActivityNotFoundError, StaleAttemptError, TimerAlreadyStartedError, TimerNotStartedError
     │   ├── ChildAlreadyStartedError, ChildNotFoundError
     │   ├── UnregisteredAttributeError, ConflictingAttributeTypeError, AttributeTypeError
-    │   ├── ScheduleAlreadyExistsError, ScheduleNotFoundError, SchedulePausedError
+    │   ├── ScheduleAlreadyExistsError, ScheduleNotFoundError, SchedulePausedError, ScheduleSpecError
     │   ├── QueryNotFoundError, QueryFailedError, FilterSyntaxError, InvalidPageTokenError
+    │   ├── PackageError, PackageNotFoundError, VersionPinnedError
     │   └── WorkflowSandboxError
     ├── OperationalError         something outside is in the way: mend it or wait, then try again
     │   ├── StoreError
@@ -28,6 +29,8 @@ Families never mix, so that `except` says what to do::
     ├── WorkflowOutcomeError     how a run ended, told to those who wait for its result
     │   └── WorkflowFailedError, WorkflowCancelledError, WorkflowTerminatedError, WorkflowTimedOutError
     ├── ActivityError            what workflow code sees when an activity failed for good
+    ├── ChildWorkflowError       the same of a child that ended without a result
+    ├── SignalDeliveryError      the same of a signal that could not be delivered
     ├── ApplicationError         what user code raises to decide about retries
     │   └── RetryableError, NonRetryableError
     └── InternalError            a bug of ours: please report it
@@ -413,6 +416,19 @@ class SchedulePausedError(DomainError):
         return f"schedule {self.schedule_id!r} is paused"
 
 
+class ScheduleSpecError(DomainError):
+    """A cron expression, a calendar's field or a time zone is not understood; `position` counts characters from 0."""
+
+    code = "schedule_spec"
+
+    def __init__(self, spec: str, position: int, reason: str) -> None:
+        super().__init__(spec, position, reason)
+        self.spec, self.position, self.reason = spec, position, reason
+
+    def __str__(self) -> str:
+        return f"{self.spec!r}: {self.reason}, at character {self.position}"
+
+
 class QueryNotFoundError(DomainError):
     """The workflow answers no query of this name."""
 
@@ -463,6 +479,57 @@ class InvalidPageTokenError(DomainError):
 
     def __str__(self) -> str:
         return f"page token {self.token[:24]!r}: {self.reason}"
+
+
+class PackageError(DomainError):
+    """A package of code cannot be loaded; says from where, and what is wrong with it."""
+
+    code = "package"
+
+    def __init__(self, package: str, reason: str) -> None:
+        super().__init__(package, reason)
+        self.package, self.reason = package, reason
+
+    def __str__(self) -> str:
+        return f"package {_shown(self.package)}: {self.reason}"
+
+
+class PackageNotFoundError(DomainError):
+    """No package of this version is loaded; lists those that are."""
+
+    code = "package_not_found"
+
+    def __init__(self, version: str, loaded: Sequence[str] = ()) -> None:
+        super().__init__(version, tuple(loaded))
+        self.version, self.loaded = version, tuple(loaded)
+
+    def __str__(self) -> str:
+        loaded = ", ".join(map(_shown, self.loaded)) or "none"
+        return f"no package {_shown(self.version)} is loaded (loaded: {loaded})"
+
+
+class VersionPinnedError(DomainError):
+    """A package cannot be unloaded: open runs are pinned to it, or children that are about to start.
+
+    Attributes:
+        version: Of the package.
+        runs: How many open runs need it.
+        children: How many children are recorded to start on it, and have not yet.
+        types: The workflow types that they are of.
+    """
+
+    code = "version_pinned"
+
+    def __init__(self, version: str, runs: int, children: int, types: Sequence[str] = ()) -> None:
+        super().__init__(version, runs, children, tuple(types))
+        self.version, self.runs, self.children = version, runs, children
+        self.types = tuple(types)
+
+    def __str__(self) -> str:
+        return (
+            f"package {_shown(self.version)} is needed by {self.runs} open run(s) and {self.children} child(ren) "
+            f"about to start, of {', '.join(self.types)}"
+        )
 
 
 class WorkflowSandboxError(DomainError):
@@ -732,27 +799,54 @@ class NonDeterminismError(OperationalError):
 
 
 class VersionNotLoadedError(OperationalError):
-    """Open runs are pinned to a version of their type that is not loaded here."""
+    """Open runs are pinned to a version of their type that is not loaded here.
+
+    Attributes:
+        workflow_type: Their type.
+        version: An author's label, or the content hash of a package.
+        runs: How many there are, as far as is known; 0: new runs are led to it.
+        loaded: The versions of the type that are loaded.
+        reason: Why a package that should be here is not.
+    """
 
     code = "version_not_loaded"
 
     def __init__(
-        self, workflow_type: str, version: str, runs: int, loaded: Sequence[str] = ()
+        self,
+        workflow_type: str,
+        version: str,
+        runs: int,
+        loaded: Sequence[str] = (),
+        reason: str = "",
     ) -> None:
-        super().__init__(workflow_type, version, runs, tuple(loaded))
-        self.workflow_type, self.version, self.runs, self.loaded = (
-            workflow_type,
-            version,
-            runs,
-            tuple(loaded),
-        )
+        super().__init__(workflow_type, version, runs, tuple(loaded), reason)
+        self.workflow_type, self.version, self.runs = workflow_type, version, runs
+        self.loaded, self.reason = tuple(loaded), reason
 
     def __str__(self) -> str:
-        loaded = ", ".join(self.loaded) or "none"
-        return (
-            f"{self.runs} open run(s) of {self.workflow_type!r} need version {self.version!r}, which is not loaded "
-            f"(loaded: {loaded}); register it with @workflow(version={self.version!r})"
+        who = (
+            f"{self.runs} open run(s) of {self.workflow_type!r} need version {_shown(self.version)!r}"
+            if self.runs
+            else f"new runs of {self.workflow_type!r} take {_shown(self.version)!r}"
         )
+        loaded = ", ".join(map(_shown, self.loaded)) or "none"
+        is_package = len(self.version) == _HASH_DIGITS
+        remedy = (
+            "load its package with catalog.load_package"
+            if is_package
+            else f"register it with @workflow(version={self.version!r})"
+        )
+        reason = f"; it could not be loaded: {self.reason}" if self.reason else ""
+        return f"{who}, which is not loaded (loaded: {loaded}){reason}; {remedy}"
+
+
+_HASH_DIGITS = 64
+"""Length of a package's version: a SHA-256 in hexadecimal digits."""
+
+
+def _shown(version: str) -> str:
+    """Return a version as people are shown it: of a content hash the beginning is enough."""
+    return f"{version[:12]}…" if len(version) == _HASH_DIGITS else version
 
 
 class EngineClosedError(OperationalError):
@@ -892,6 +986,58 @@ class ActivityError(AionError):
     def __str__(self) -> str:
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         return f"activity {self.activity_type!r} failed after {tries}: {self.type}: {self.message}"
+
+
+class ChildWorkflowError(AionError):
+    """A child ended without a result.
+
+    Attributes:
+        workflow_type: Of the child.
+        child_workflow_id: Its id.
+        type: Class name of what its code raised; `WorkflowCancelled`, `WorkflowTerminated` or
+            `WorkflowTimedOut` for a child that ended so; `WorkflowAlreadyStartedError` if its id is taken.
+        message: The text of that.
+        details: What the error carried, as plain JSON values.
+    """
+
+    code = "child_workflow"
+
+    def __init__(
+        self,
+        workflow_type: str,
+        child_workflow_id: str,
+        type: str,
+        message: str,
+        details: Any = None,
+    ) -> None:
+        super().__init__(workflow_type, child_workflow_id, type, message, details)
+        self.workflow_type, self.child_workflow_id = workflow_type, child_workflow_id
+        self.type, self.message, self.details = type, message, details
+
+    def __str__(self) -> str:
+        return (
+            f"child workflow {self.child_workflow_id!r} of type {self.workflow_type!r} "
+            f"ended with {self.type}: {self.message}"
+        )
+
+
+class SignalDeliveryError(AionError):
+    """A signal to another workflow could not be delivered: there is no such workflow, or it is closed.
+
+    Attributes:
+        target_workflow_id: Whom it was for.
+        signal: Name of its channel.
+        reason: Why it was refused.
+    """
+
+    code = "signal_delivery"
+
+    def __init__(self, target_workflow_id: str, signal: str, reason: str) -> None:
+        super().__init__(target_workflow_id, signal, reason)
+        self.target_workflow_id, self.signal, self.reason = target_workflow_id, signal, reason
+
+    def __str__(self) -> str:
+        return f"signal {self.signal!r} to {self.target_workflow_id!r}: {self.reason}"
 
 
 class ApplicationError(AionError):

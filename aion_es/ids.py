@@ -92,6 +92,16 @@ def schedule_stream(namespace: Namespace, schedule_id: ScheduleId) -> StreamName
     return StreamName(f"{namespace}_schedule-{schedule_id}")
 
 
+def catalog_stream(namespace: Namespace) -> StreamName:
+    """Return the stream that says which packages of code `namespace` has loaded, and where its types are routed."""
+    return StreamName(f"{namespace}_catalog")
+
+
+def package_stream(namespace: Namespace, version: str) -> StreamName:
+    """Return the stream that holds the files of one package, named by the hash of its content."""
+    return StreamName(f"{namespace}_package-{version}")
+
+
 def workflow_prefix(namespace: Namespace) -> str:
     """Return the prefix that every workflow stream of `namespace` shares."""
     return f"{namespace}_workflow-"

@@ -16,8 +16,9 @@ from aion_es.aggregates.repository import (
     WorkflowRepository,
 )
 from aion_es.aggregates.retries import RetrySettings
-from aion_es.aggregates.schedule import Schedule, ScheduleState
+from aion_es.aggregates.schedule import Schedule
 from aion_es.aggregates.schedule_repository import ScheduleRepository
+from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.aggregates.state import ActivityState, ChildState, WorkflowState, evolve
 from aion_es.aggregates.status import WorkflowStatus, status_after
 from aion_es.aggregates.workflow import Workflow

@@ -13,6 +13,7 @@ from aion_es.errors import (
 from aion_es.events.values import AttributeValue, Failure, ParentClose
 from aion_es.events.workflow import (
     ChildWorkflowCancelled,
+    ChildWorkflowCancelRequested,
     ChildWorkflowCompleted,
     ChildWorkflowFailed,
     ChildWorkflowStarted,
@@ -51,6 +52,17 @@ def start_child(
             attributes=start_attributes(schema, attributes) if attributes else {},
         ),
     )
+
+
+def request_cancel_child(
+    state: WorkflowState, child_workflow_id: WorkflowId, reason: str
+) -> tuple[WorkflowEvent, ...]:
+    """Say that the code no longer wants a child. Of a settled one, or again, adds nothing."""
+    if _is_settled(state, child_workflow_id):
+        return ()
+    if state.children[child_workflow_id].cancel_requested is not None:
+        return ()
+    return (ChildWorkflowCancelRequested(child_workflow_id=child_workflow_id, reason=reason),)
 
 
 def complete_child(

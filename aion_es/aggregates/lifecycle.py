@@ -18,7 +18,7 @@ from aion_es.errors import (
 from aion_es.events import workflow as ev
 from aion_es.events.values import AttributeValue, Failure, WorkflowRef
 from aion_es.events.workflow import WorkflowEvent
-from aion_es.ids import DEFAULT_TASK_QUEUE, RunId, ScheduleId, WorkflowId
+from aion_es.ids import DEFAULT_TASK_QUEUE, ActivityId, RunId, ScheduleId, WorkflowId
 from aion_es.payload import NOTHING, Payload
 
 OnConflict: TypeAlias = Literal["fail", "use_existing", "terminate_existing"]
@@ -143,10 +143,12 @@ def complete(state: WorkflowState, result: Payload) -> tuple[WorkflowEvent, ...]
     return (ev.WorkflowCompleted(result=result),)
 
 
-def fail(state: WorkflowState, error: Failure) -> tuple[WorkflowEvent, ...]:
+def fail(
+    state: WorkflowState, error: Failure, failed_activities: tuple[ActivityId, ...]
+) -> tuple[WorkflowEvent, ...]:
     """Close an open run with what its code raised."""
     require_open(state)
-    return (ev.WorkflowFailed(error=error),)
+    return (ev.WorkflowFailed(error=error, failed_activities=failed_activities),)
 
 
 def time_out(

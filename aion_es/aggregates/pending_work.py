@@ -81,7 +81,9 @@ class PendingWork:
                 | ev.WithTimeoutCompleted()
                 | ev.SignalReceived()
                 | ev.SignalSent()
+                | ev.SignalDelivered()
                 | ev.SignalSendFailed()
+                | ev.ChildWorkflowCancelRequested()
                 | ev.MarkerRecorded()
             ):
                 pass

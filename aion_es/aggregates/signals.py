@@ -4,7 +4,13 @@ from aion_es.aggregates.guards import require_open, require_run
 from aion_es.aggregates.state import WorkflowState
 from aion_es.errors import InvalidArgumentError
 from aion_es.events.values import SignalMessage
-from aion_es.events.workflow import SignalReceived, SignalSendFailed, SignalSent, WorkflowEvent
+from aion_es.events.workflow import (
+    SignalDelivered,
+    SignalReceived,
+    SignalSendFailed,
+    SignalSent,
+    WorkflowEvent,
+)
 from aion_es.ids import SignalId, WorkflowId, check_id
 from aion_es.payload import Payload
 
@@ -52,14 +58,25 @@ def send_signal(
     )
 
 
+def confirm_signal(state: WorkflowState, signal_id: SignalId) -> tuple[WorkflowEvent, ...]:
+    """Record that a message that this run sent has arrived, once."""
+    if _is_settled(state, signal_id):
+        return ()
+    return (SignalDelivered(signal_id=signal_id),)
+
+
 def fail_signal(
     state: WorkflowState, signal_id: SignalId, reason: str
 ) -> tuple[WorkflowEvent, ...]:
     """Record that a message that this run sent cannot be delivered, once."""
+    if _is_settled(state, signal_id):
+        return ()
+    return (SignalSendFailed(signal_id=signal_id, reason=reason),)
+
+
+def _is_settled(state: WorkflowState, signal_id: SignalId) -> bool:
     require_open(state)
     known = state.sent_signals.get(signal_id)
     if known is None:
         raise InvalidArgumentError("signal_id", f"this run sent no signal {signal_id!r}")
-    if known == "failed":
-        return ()
-    return (SignalSendFailed(signal_id=signal_id, reason=reason),)
+    return isinstance(known, str)

@@ -52,6 +52,9 @@ class ActivityState:
         cancel_requested: The code no longer wants it.
         first_attempt: Number of the first attempt since it was scheduled or last reopened: attempts go on
             counting up, and `max_attempts` counts from here.
+        offered: Who scheduled it does not serve its queue.
+        heartbeat_details: What the last failed attempt that said anything said last; let go once it
+            completed or was cancelled.
     """
 
     activity_type: str
@@ -67,6 +70,8 @@ class ActivityState:
     retry_at: datetime | None = None
     cancel_requested: bool = False
     first_attempt: int = 1
+    offered: bool = False
+    heartbeat_details: Payload | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -80,12 +85,19 @@ _PENDING = frozenset({"scheduled", "started", "backoff"})
 
 @dataclass(slots=True)
 class ChildState:
-    """One child of the run."""
+    """One child of the run.
+
+    Attributes:
+        request: What it is started with; let go once it has an outcome.
+        cancel_requested: Why the code no longer wants it; `None` if it does.
+    """
 
     workflow_type: str
     parent_close: ParentClose
     task_queue: str = DEFAULT_TASK_QUEUE
     phase: ChildPhase = "started"
+    request: ev.ChildWorkflowStarted | None = None
+    cancel_requested: str | None = None
 
 
 @dataclass(slots=True)
@@ -110,7 +122,7 @@ class WorkflowState:
         unread_signals: Received or carried, and not yet read by the code, in the order of arrival.
         signal_ids: Of every signal that reached this run, and of the newest that its predecessors read; in
             the order of arrival.
-        sent_signals: Every signal that the run sent, and whether its delivery is known to have failed.
+        sent_signals: Every signal that the run sent, until its delivery is known: then how that ended.
         cancel_requested: The reason that was given (perhaps empty), `None` if nobody asked.
         terminal: The event that closed the run, `None` while it is open.
         requests: Request ids of attribute updates that were applied.
@@ -144,7 +156,7 @@ class WorkflowState:
     timeouts_decided: set[TimerId]
     unread_signals: dict[SignalId, SignalMessage]
     signal_ids: dict[SignalId, None]
-    sent_signals: dict[SignalId, Literal["sent", "failed"]]
+    sent_signals: dict[SignalId, ev.SignalSent | Literal["delivered", "failed"]]
     children: dict[WorkflowId, ChildState]
     cancel_requested: str | None
     terminal: ev.TerminalEvent | None
@@ -196,10 +208,11 @@ def evolve(
             _activity(state, event)
         case ev.TimerStarted() | ev.TimerFired() | ev.TimerCancelled() | ev.WithTimeoutCompleted():
             _timer(state, event)
-        case ev.SignalReceived() | ev.SignalSent() | ev.SignalSendFailed():
+        case ev.SignalReceived() | ev.SignalSent() | ev.SignalDelivered() | ev.SignalSendFailed():
             _signal(state, event)
         case (
             ev.ChildWorkflowStarted()
+            | ev.ChildWorkflowCancelRequested()
             | ev.ChildWorkflowCompleted()
             | ev.ChildWorkflowFailed()
             | ev.ChildWorkflowCancelled()
@@ -271,6 +284,7 @@ def _scheduled(state: WorkflowState, event: ev.ActivityScheduled, at: datetime) 
         event.heartbeat,
         event.input,
         at,
+        offered=event.offered,
     )
 
 
@@ -304,6 +318,8 @@ def _activity(
             activity.attempt = event.attempt
             activity.phase = "failed" if event.retry_at is None else "backoff"
             activity.retry_at = event.retry_at
+            if event.heartbeat_details is not None:
+                activity.heartbeat_details = event.heartbeat_details
         case ev.ActivityCancelRequested():
             activity.cancel_requested = True
         case ev.ActivityCancelled():
@@ -319,6 +335,7 @@ def _settle(
     activity.phase = phase
     activity.retry_at = None
     activity.input = NOTHING  # never called again: a long history must not hold every input
+    activity.heartbeat_details = None
 
 
 def _timer(
@@ -344,7 +361,8 @@ def _timer(
 
 
 def _signal(
-    state: WorkflowState, event: ev.SignalReceived | ev.SignalSent | ev.SignalSendFailed
+    state: WorkflowState,
+    event: ev.SignalReceived | ev.SignalSent | ev.SignalDelivered | ev.SignalSendFailed,
 ) -> None:
     match event:
         case ev.SignalReceived():
@@ -356,7 +374,9 @@ def _signal(
                 sender=event.sender,
             )
         case ev.SignalSent():
-            state.sent_signals[event.signal_id] = "sent"
+            state.sent_signals[event.signal_id] = event
+        case ev.SignalDelivered():
+            state.sent_signals[event.signal_id] = "delivered"
         case ev.SignalSendFailed():
             state.sent_signals[event.signal_id] = "failed"
         case _:
@@ -366,6 +386,7 @@ def _signal(
 def _child(
     state: WorkflowState,
     event: ev.ChildWorkflowStarted
+    | ev.ChildWorkflowCancelRequested
     | ev.ChildWorkflowCompleted
     | ev.ChildWorkflowFailed
     | ev.ChildWorkflowCancelled,
@@ -373,12 +394,16 @@ def _child(
     state.pending.apply(event)
     if isinstance(event, ev.ChildWorkflowStarted):
         state.children[event.child_workflow_id] = ChildState(
-            event.workflow_type, event.parent_close, event.task_queue
+            event.workflow_type, event.parent_close, event.task_queue, request=event
         )
         return
     child = state.children.get(event.child_workflow_id)
     if child is None:
         return
+    if isinstance(event, ev.ChildWorkflowCancelRequested):
+        child.cancel_requested = event.reason
+        return
+    child.request = None
     match event:
         case ev.ChildWorkflowCompleted():
             child.phase = "completed"
@@ -454,10 +479,11 @@ def _reopened(state: WorkflowState, event: ev.WorkflowReopened, at: datetime) ->
         state.run_deadline = None
     if state.execution_deadline is not None and state.execution_deadline <= at:
         state.execution_deadline = None
-    for activity_id in event.reopened:
-        activity = state.activities.get(activity_id)
-        if activity is not None:
+    for activity_id, activity in state.activities.items():
+        # What the end of the run interrupted is driven again, as is what had failed.
+        if activity_id in event.reopened or activity.is_pending:
             activity.phase = "scheduled"
             activity.first_attempt = activity.attempt + 1
             activity.scheduled_at = at
+            activity.retry_at = None
             activity.cancel_requested = False

@@ -139,9 +139,11 @@ class Workflow(Aggregate[WorkflowEvent]):
         """Close the run with its result."""
         return self._do(at, lifecycle.complete, result)
 
-    def fail(self, error: Failure, *, at: datetime) -> Events:
-        """Close the run with what its code raised."""
-        return self._do(at, lifecycle.fail, error)
+    def fail(
+        self, error: Failure, failed_activities: tuple[ActivityId, ...] = (), *, at: datetime
+    ) -> Events:
+        """Close the run with what its code raised, and the activities whose failure that came from."""
+        return self._do(at, lifecycle.fail, error, failed_activities)
 
     def time_out(self, timeout: Literal["run", "execution"], *, at: datetime) -> Events:
         """Close the run because its deadline, or its chain's, passed."""
@@ -267,9 +269,12 @@ class Workflow(Aggregate[WorkflowEvent]):
         retry: RetryPolicy = activities.DEFAULT_RETRY,
         timeouts: ActivityTimeouts = activities.NO_TIMEOUTS,
         heartbeat: timedelta | None = None,
+        offered: bool = False,
         at: datetime,
     ) -> Events:
         """Ask for an activity. The same id with the same type and queue again adds nothing.
+
+        With `offered`, whoever serves its queue takes it up: the engine that asks does not.
 
         Raises:
             InvalidArgumentError: The id is negative, or taken by another activity.
@@ -284,6 +289,7 @@ class Workflow(Aggregate[WorkflowEvent]):
             retry,
             timeouts,
             heartbeat,
+            offered,
         )
 
     def start_activity(
@@ -313,6 +319,7 @@ class Workflow(Aggregate[WorkflowEvent]):
         attempt: int,
         error: ActivityFailure,
         *,
+        heartbeat_details: Payload | None = None,
         worker: str = "",
         at: datetime,
     ) -> Events:
@@ -320,9 +327,18 @@ class Workflow(Aggregate[WorkflowEvent]):
 
         `retry_at` is set, and the activity stays pending, unless the error is terminal or of a type in
         `non_retryable`, no attempt is left, the code asked to cancel, or the next attempt would begin
-        past `schedule_to_close`.
+        past `schedule_to_close`. The next attempt is told `heartbeat_details`, what this one said last.
         """
-        return self._do(at, activities.fail_activity, activity_id, attempt, error, worker, at)
+        return self._do(
+            at,
+            activities.fail_activity,
+            activity_id,
+            attempt,
+            error,
+            heartbeat_details,
+            worker,
+            at,
+        )
 
     def cancel_activity(self, activity_id: ActivityId, attempt: int, *, at: datetime) -> Events:
         """Settle an activity without an outcome; `attempt` is the one that runs or is awaited."""
@@ -332,17 +348,47 @@ class Workflow(Aggregate[WorkflowEvent]):
         """Say that the code no longer wants an activity. Of a settled one, or again, adds nothing."""
         return self._do(at, activities.request_cancel_activity, activity_id)
 
-    def heartbeat_timeout(self, activity_id: ActivityId, attempt: int, *, at: datetime) -> Events:
+    def heartbeat_timeout(
+        self,
+        activity_id: ActivityId,
+        attempt: int,
+        *,
+        heartbeat_details: Payload | None = None,
+        worker: str = "",
+        at: datetime,
+    ) -> Events:
         """Fail the running attempt: it was silent for too long. The retry policy decides what follows."""
-        timeout = activities.HEARTBEAT_TIMEOUT
-        return self._do(at, activities.time_out_attempt, activity_id, attempt, timeout, at)
+        return self._do(
+            at,
+            activities.time_out_attempt,
+            activity_id,
+            attempt,
+            activities.HEARTBEAT_TIMEOUT,
+            heartbeat_details,
+            worker,
+            at,
+        )
 
     def start_to_close_timeout(
-        self, activity_id: ActivityId, attempt: int, *, at: datetime
+        self,
+        activity_id: ActivityId,
+        attempt: int,
+        *,
+        heartbeat_details: Payload | None = None,
+        worker: str = "",
+        at: datetime,
     ) -> Events:
         """Fail the running attempt: it took too long. The retry policy decides what follows."""
-        timeout = activities.START_TO_CLOSE_TIMEOUT
-        return self._do(at, activities.time_out_attempt, activity_id, attempt, timeout, at)
+        return self._do(
+            at,
+            activities.time_out_attempt,
+            activity_id,
+            attempt,
+            activities.START_TO_CLOSE_TIMEOUT,
+            heartbeat_details,
+            worker,
+            at,
+        )
 
     def schedule_to_start_timeout(
         self, activity_id: ActivityId, attempt: int, *, at: datetime
@@ -410,6 +456,14 @@ class Workflow(Aggregate[WorkflowEvent]):
         """Send a message to another workflow; the same `signal_id` again adds nothing."""
         return self._do(at, signals.send_signal, signal_id, target_workflow_id, name, payload)
 
+    def confirm_signal(self, signal_id: SignalId, *, at: datetime) -> Events:
+        """Record that a message that this run sent has arrived; one whose fate is known adds nothing.
+
+        Raises:
+            InvalidArgumentError: The run sent no such message.
+        """
+        return self._do(at, signals.confirm_signal, signal_id)
+
     def fail_signal(self, signal_id: SignalId, reason: str, *, at: datetime) -> Events:
         """Record that a message that this run sent cannot be delivered.
 
@@ -451,6 +505,12 @@ class Workflow(Aggregate[WorkflowEvent]):
             task_queue,
             attributes,
         )
+
+    def request_cancel_child(
+        self, child_workflow_id: WorkflowId, reason: str = "", *, at: datetime
+    ) -> Events:
+        """Say that the code no longer wants a child. Of a settled one, or again, adds nothing."""
+        return self._do(at, children.request_cancel_child, child_workflow_id, reason)
 
     def complete_child(
         self, child_workflow_id: WorkflowId, result: Payload = NOTHING, *, at: datetime

@@ -4,116 +4,30 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, Protocol, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from typing_extensions import Unpack
 
-from aion_es.authoring.channels import Query, Readable
+from aion_es.authoring import combinators
+from aion_es.authoring.channels import Query, Readable, Signal
+from aion_es.authoring.children import ChildHandle, ChildOptions, ChildRequest
 from aion_es.authoring.definitions import (
-    ActivityDefinition,
     ActivityOptions,
-    ActivitySettings,
     activity_definition,
+    workflow_definition,
 )
+from aion_es.authoring.runtime import WorkflowInfo, WorkflowRuntime
 from aion_es.errors import InvalidArgumentError
 from aion_es.events.attributes import SearchAttribute
-from aion_es.events.values import WorkflowRef
-from aion_es.ids import RunId, TimerId, WorkflowId
+from aion_es.ids import DEFAULT_TASK_QUEUE, TimerId
 from aion_es.payload import Payload, decoder, encoder, inline
 
 I = TypeVar("I")  # noqa: E741 - the field's letter for an input
 O = TypeVar("O")  # noqa: E741 - and for an output
 T = TypeVar("T")
 A = TypeVar("A")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowInfo:
-    """What a run knows about itself.
-
-    Attributes:
-        history_length: Events of this run so far.
-        continue_as_new_suggested: The history is long enough that a new run would be cheaper to replay.
-    """
-
-    workflow_id: WorkflowId
-    run_id: RunId
-    first_run_id: RunId
-    parent_run_id: RunId | None
-    parent: WorkflowRef | None
-    workflow_type: str
-    version: str
-    task_queue: str
-    started_at: datetime
-    history_length: int
-    continue_as_new_suggested: bool
-
-
-class WorkflowRuntime(Protocol):
-    """What stands behind a `Context`; the engine's activation implements it."""
-
-    def now(self) -> datetime:
-        """Return the recorded time of the event that caused this activation."""
-        ...
-
-    def info(self) -> WorkflowInfo:
-        """Return what the run knows about itself."""
-        ...
-
-    def is_replaying(self) -> bool:
-        """Return whether the present step was already recorded."""
-        ...
-
-    def schedule_activity(
-        self, definition: ActivityDefinition, settings: ActivitySettings, input: Payload
-    ) -> "asyncio.Future[Any]":
-        """Command an activity."""
-        ...
-
-    async def next_signal(self, name: str) -> Payload:
-        """Return the next unread signal of this name, waiting for it."""
-        ...
-
-    def start_timer(self, timer_id: TimerId | None, delay: timedelta) -> "asyncio.Future[None]":
-        """Command a durable timer."""
-        ...
-
-    def complete_with_timeout(self, timer_id: TimerId, operation_completed: bool) -> None:
-        """Command that the outcome of a `with_timeout` be recorded."""
-        ...
-
-    def answer(self, query: Query[Any, Any], handler: Callable[..., Any]) -> None:
-        """Take the handler of a query."""
-        ...
-
-    def set_attributes(self, attributes: Mapping[SearchAttribute[Any] | str, object]) -> None:
-        """Command search attributes."""
-        ...
-
-    def continue_as_new(self, input: object) -> NoReturn:
-        """End this run and begin its successor."""
-        ...
-
-    def patched(self, name: str) -> bool:
-        """Return whether the code after the change is to run."""
-        ...
-
-    def side_effect(self, make: Callable[[], Payload]) -> Payload:
-        """Return a value made once."""
-        ...
-
-    @property
-    def random(self) -> random.Random:
-        """The run's own generator."""
-        ...
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Silent in replay."""
-        ...
 
 
 class Context:
@@ -178,6 +92,169 @@ class Context:
             definition, settings, definition.signature.write_input(input)
         )
 
+    @overload
+    async def map(
+        self,
+        activity: Callable[[I], Awaitable[O]],
+        items: Iterable[I],
+        /,
+        *,
+        concurrency: int | None = None,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[ActivityOptions],
+    ) -> list[O]: ...
+    @overload
+    async def map(
+        self,
+        activity: Callable[[I], Awaitable[O]],
+        items: Iterable[I],
+        /,
+        *,
+        concurrency: int | None = None,
+        return_exceptions: Literal[True],
+        **options: Unpack[ActivityOptions],
+    ) -> "list[O | BaseException]": ...
+    @overload
+    async def map(
+        self,
+        activity: Callable[[I], O],
+        items: Iterable[I],
+        /,
+        *,
+        concurrency: int | None = None,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[ActivityOptions],
+    ) -> list[O]: ...
+    @overload
+    async def map(
+        self,
+        activity: Callable[[I], O],
+        items: Iterable[I],
+        /,
+        *,
+        concurrency: int | None = None,
+        return_exceptions: Literal[True],
+        **options: Unpack[ActivityOptions],
+    ) -> "list[O | BaseException]": ...
+    async def map(
+        self,
+        activity: Callable[[Any], Any],
+        items: Iterable[Any],
+        /,
+        *,
+        concurrency: int | None = None,
+        return_exceptions: bool = False,
+        **options: Unpack[ActivityOptions],
+    ) -> list[Any]:
+        """Run an activity for each item and return the results in the order of the items.
+
+        Args:
+            activity: A function decorated with `@activity`.
+            items: Its inputs.
+            concurrency: How many are scheduled at once, from 1. Default: all.
+            return_exceptions: Let every one come to its end, and return what failed as its exception. If not,
+                the first failure is raised when the others are cancelled.
+            **options: As of `run`.
+
+        Raises:
+            InvalidArgumentError: `concurrency` is less than 1. Nothing is scheduled.
+            ActivityError: An activity failed for good.
+            DefinitionError, PayloadError: See `run`; what is scheduled already is cancelled.
+        """
+        return await combinators.map_items(
+            lambda item: self.run(activity, item, **options),
+            items,
+            concurrency=concurrency,
+            return_exceptions=return_exceptions,
+        )
+
+    # --------------------------------------------------------------------------- children
+
+    @overload
+    def spawn(
+        self,
+        workflow: "Callable[[Context, I], Awaitable[O]]",
+        input: I,
+        /,
+        **options: Unpack[ChildOptions],
+    ) -> ChildHandle[O]: ...
+    @overload
+    def spawn(
+        self, workflow: "Callable[[Context], Awaitable[O]]", /, **options: Unpack[ChildOptions]
+    ) -> ChildHandle[O]: ...
+    @overload
+    def spawn(
+        self, workflow: str, input: object = None, /, **options: Unpack[ChildOptions]
+    ) -> ChildHandle[Any]: ...
+    def spawn(
+        self,
+        workflow: Callable[..., Awaitable[Any]] | str,
+        input: Any = None,
+        /,
+        **options: Unpack[ChildOptions],
+    ) -> ChildHandle[Any]:
+        """Start a child workflow, once, whatever crashes meanwhile; await the handle for its result.
+
+        Args:
+            workflow: A workflow function, or the name of a type, whose input and result are then plain JSON.
+            input: Its input, of the declared type.
+            **options: See `ChildOptions`.
+
+        Raises:
+            WorkflowTypeNotFoundError: No version of the type is known to this engine. Nothing is started.
+            ChildAlreadyStartedError: This run has, or had, a child with that id. Nothing is started.
+            PayloadError, DefinitionError: The input does not fit, or it is no workflow. Nothing is started.
+        """
+        if isinstance(workflow, str):
+            kind, queue = workflow, DEFAULT_TASK_QUEUE
+            payload = Payload.of(input, what=f"input of child workflow {workflow!r}")
+            read: Callable[[Payload], Any] = _plain
+        else:
+            definition = workflow_definition(workflow)
+            kind, queue = definition.type, definition.task_queue
+            payload = definition.signature.write_input(input)
+            read = definition.signature.read_result
+        request = ChildRequest(
+            kind,
+            payload,
+            options.get("id"),
+            options.get("parent_close", "cancel"),
+            options.get("cancellation", "try_cancel"),
+            options.get("task_queue", queue),
+            options.get("attributes", {}),
+            read,
+        )
+        return ChildHandle(self._runtime, *self._runtime.start_child(request))
+
+    # --------------------------------------------------------------------- several at once
+
+    async def race(self, *operations: Awaitable[T]) -> T:
+        """Return the result of whichever is done first, or raise its error; the others are cancelled.
+
+        Of several that are done already the first argument wins.
+
+        Raises:
+            InvalidArgumentError: There is none.
+        """
+        return await combinators.race(operations)
+
+    async def shield(self, operation: Awaitable[T]) -> T:
+        """Await `operation` to its end even if this await is cancelled meanwhile; then be cancelled.
+
+        For clean-up that must not be cut short, by a timeout around it for example.
+        """
+        return await combinators.shield(operation)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has asked the run to end."""
+        return self._runtime.cancel_reason is not None
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why somebody asked the run to end, perhaps empty; `None` if nobody did."""
+        return self._runtime.cancel_reason
+
     # ------------------------------------------------------------------------------- time
 
     def now(self) -> datetime:
@@ -237,6 +314,63 @@ class Context:
         """Yield the channel's signals for ever, in the order of arrival."""
         while True:
             yield await self.receive(signal)
+
+    def on_signal(
+        self, signal: Readable[T], handler: Callable[[T], Awaitable[None] | None]
+    ) -> "asyncio.Task[None]":
+        """Call `handler` for every signal of this channel from now on, one after the other, also unread ones.
+
+        Args:
+            signal: The channel; nobody else should receive from it meanwhile.
+            handler: `def` or `async def`. What it raises fails the run.
+
+        Returns:
+            The task that calls it; cancel it to stop.
+        """
+        return self._runtime.run_beside(self._handle(signal, handler))
+
+    async def _handle(
+        self, signal: Readable[T], handler: Callable[[T], Awaitable[None] | None]
+    ) -> None:
+        while True:
+            handling = handler(await self.receive(signal))
+            if handling is not None:
+                await handling
+
+    @overload
+    def send(
+        self, workflow_id: str, signal: Signal[None], /, *, signal_id: str | None = None
+    ) -> "asyncio.Future[None]": ...
+    @overload
+    def send(
+        self, workflow_id: str, signal: Signal[T], value: T, /, *, signal_id: str | None = None
+    ) -> "asyncio.Future[None]": ...
+    def send(
+        self,
+        workflow_id: str,
+        signal: Signal[Any],
+        value: Any = None,
+        /,
+        *,
+        signal_id: str | None = None,
+    ) -> "asyncio.Future[None]":
+        """Send a signal to another workflow; it is delivered once, in the order of sending, whatever crashes.
+
+        Args:
+            workflow_id: Of the target; its current run receives it.
+            signal: The channel.
+            value: Of the channel's type.
+            signal_id: The target receives the same id once. Default: made of the run id and an ordinal.
+
+        Returns:
+            A future that is done when the signal is recorded with its target. It need not be awaited. It raises
+            `SignalDeliveryError` if there is no such workflow, or it is closed.
+
+        Raises:
+            PayloadError: The value is not of the channel's type. Nothing is sent.
+            InvalidIdError: An id is not 1–255 printable characters. Nothing is sent.
+        """
+        return self._runtime.send_signal(workflow_id, signal.name, signal.write(value), signal_id)
 
     # ---------------------------------------------------------------------------- queries
 
@@ -320,3 +454,7 @@ class Context:
 
     def __copy__(self) -> NoReturn:
         raise InvalidArgumentError("Context", "belongs to its run and cannot be copied")
+
+
+def _plain(payload: Payload) -> Any:
+    return payload.data

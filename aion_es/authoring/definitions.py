@@ -59,6 +59,18 @@ class ActivitySettings:
     task_queue: str = DEFAULT_TASK_QUEUE
     cancellation: Cancellation = "try_cancel"
 
+    @cached_property
+    def is_recorded_first(self) -> bool:
+        """Whether an attempt is recorded as begun before its code runs.
+
+        One must be that may be the last, or whose beginning or silence somebody watches.
+        """
+        return (
+            self.retry.max_attempts is not None
+            or self.timeouts.schedule_to_start is not None
+            or self.heartbeat is not None
+        )
+
     def merged(self, options: ActivityOptions, where: str) -> "ActivitySettings":
         """Return these settings with `options` on top.
 

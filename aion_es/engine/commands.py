@@ -11,12 +11,15 @@ from typing import Any, Final, Literal, Protocol
 
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import ActivitySettings
-from aion_es.events.values import AttributeUpdate, Failure
+from aion_es.events.values import AttributeUpdate, AttributeValue, Failure, ParentClose
 from aion_es.events.workflow import (
     ActivityCancelRequested,
     ActivityScheduled,
+    ChildWorkflowCancelRequested,
+    ChildWorkflowStarted,
     MarkerRecorded,
     SearchAttributesUpdated,
+    SignalSent,
     TimerCancelled,
     TimerStarted,
     WithTimeoutCompleted,
@@ -26,7 +29,7 @@ from aion_es.events.workflow import (
     WorkflowEvent,
     WorkflowFailed,
 )
-from aion_es.ids import ActivityId, TimerId
+from aion_es.ids import ActivityId, SignalId, TimerId, WorkflowId
 from aion_es.payload import Payload
 
 
@@ -48,12 +51,13 @@ class Command(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleActivity:
-    """Run an activity."""
+    """Run an activity; one that is `offered` is run by another engine, which serves its queue."""
 
     activity_id: ActivityId
     activity_type: str
     input: Payload
     settings: ActivitySettings
+    offered: bool = False
 
     def matches(self, event: WorkflowEvent) -> bool:
         """See `Command`."""
@@ -74,6 +78,7 @@ class ScheduleActivity:
             retry=settings.retry,
             timeouts=settings.timeouts,
             heartbeat=settings.heartbeat,
+            offered=self.offered,
             at=at,
         )
 
@@ -97,6 +102,93 @@ class RequestActivityCancel:
 
     def __str__(self) -> str:
         return f"cancel activity {self.activity_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Start a child."""
+
+    child_workflow_id: WorkflowId
+    workflow_type: str
+    input: Payload
+    package_version: str | None
+    parent_close: ParentClose
+    task_queue: str
+    attributes: Mapping[str, AttributeValue]
+
+    def matches(self, event: WorkflowEvent) -> bool:
+        """See `Command`."""
+        return (
+            type(event) is ChildWorkflowStarted
+            and event.child_workflow_id == self.child_workflow_id
+            and event.workflow_type == self.workflow_type
+        )
+
+    def apply(self, workflow: Workflow, at: datetime) -> None:
+        """See `Command`."""
+        workflow.start_child(
+            self.child_workflow_id,
+            self.workflow_type,
+            self.input,
+            package_version=self.package_version,
+            parent_close=self.parent_close,
+            task_queue=self.task_queue,
+            attributes=self.attributes,
+            at=at,
+        )
+
+    def __str__(self) -> str:
+        return f"child {self.child_workflow_id!r} of type {self.workflow_type!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestChildCancel:
+    """Say that a child is no longer wanted."""
+
+    child_workflow_id: WorkflowId
+    reason: str
+
+    def matches(self, event: WorkflowEvent) -> bool:
+        """See `Command`."""
+        return (
+            type(event) is ChildWorkflowCancelRequested
+            and event.child_workflow_id == self.child_workflow_id
+        )
+
+    def apply(self, workflow: Workflow, at: datetime) -> None:
+        """See `Command`."""
+        workflow.request_cancel_child(self.child_workflow_id, self.reason, at=at)
+
+    def __str__(self) -> str:
+        return f"cancel child {self.child_workflow_id!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class SendSignal:
+    """Send a signal to another workflow."""
+
+    signal_id: SignalId
+    target_workflow_id: WorkflowId
+    name: str
+    payload: Payload
+
+    def matches(self, event: WorkflowEvent) -> bool:
+        """See `Command`."""
+        return (
+            type(event) is SignalSent
+            and event.signal_id == self.signal_id
+            and event.target_workflow_id == self.target_workflow_id
+            and event.name == self.name
+        )
+
+    def apply(self, workflow: Workflow, at: datetime) -> None:
+        """See `Command`."""
+        workflow.send_signal(
+            self.signal_id, self.target_workflow_id, self.name, self.payload, at=at
+        )
+
+    def __str__(self) -> str:
+        return f"signal {self.name!r} to {self.target_workflow_id!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +316,7 @@ class FailRun:
     """The code raised."""
 
     error: Failure
+    failed_activities: tuple[ActivityId, ...] = ()
 
     def matches(self, event: WorkflowEvent) -> bool:
         """See `Command`."""
@@ -231,7 +324,7 @@ class FailRun:
 
     def apply(self, workflow: Workflow, at: datetime) -> None:
         """See `Command`."""
-        workflow.fail(self.error, at=at)
+        workflow.fail(self.error, self.failed_activities, at=at)
 
     def __str__(self) -> str:
         return f"fail the run with {self.error.type}"
@@ -283,6 +376,9 @@ def describe(event: WorkflowEvent) -> str:
 _DESCRIPTIONS: Final[dict[type[Any], Callable[[Any], str]]] = {
     ActivityScheduled: lambda e: f"activity {e.activity_id} {e.activity_type!r}",
     ActivityCancelRequested: lambda e: f"cancel activity {e.activity_id}",
+    ChildWorkflowStarted: lambda e: f"child {e.child_workflow_id!r} of type {e.workflow_type!r}",
+    ChildWorkflowCancelRequested: lambda e: f"cancel child {e.child_workflow_id!r}",
+    SignalSent: lambda e: f"signal {e.name!r} to {e.target_workflow_id!r}",
     TimerStarted: lambda e: f"timer {e.timer_id!r}",
     TimerCancelled: lambda e: f"cancel timer {e.timer_id!r}",
     WithTimeoutCompleted: lambda e: f"with_timeout {e.timer_id!r} {e.outcome}",

@@ -3,25 +3,39 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, Protocol, cast, get_args
 
 from aion_es.aggregates.aggregate import Pending
 from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import SleepingClock
+from aion_es.engine.activity_effects import ActivityEffects
 from aion_es.engine.catalog import Catalog
+from aion_es.engine.commands import ScheduleActivity
+from aion_es.engine.couriers import Couriers
 from aion_es.engine.dispatcher import Dispatcher
 from aion_es.engine.effects import Effects
 from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.executors import Executors
+from aion_es.engine.heartbeats import AttemptKey, Heartbeats
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.process import RunProcess
+from aion_es.engine.queues import QueueOptions, TaskQueues
 from aion_es.engine.registry import Completion, Registry
 from aion_es.engine.requests import Committed, Decide, QueryRequest, Request
+from aion_es.engine.supervision import RestartPolicy, Supervision
 from aion_es.engine.timers import TimerService
-from aion_es.errors import EngineClosedError, InternalError, StoreError, StoreUnavailableError
+from aion_es.errors import (
+    AionError,
+    EngineClosedError,
+    InternalError,
+    StoreError,
+    StoreUnavailableError,
+)
 from aion_es.events.workflow import (
     TerminalEvent,
     WorkflowEvent,
@@ -35,8 +49,6 @@ _LOG: Final = logging.getLogger("aion_es.engine")
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 """Seconds between tries to go on while the store is away."""
-_STUCK_FIRST: Final = timedelta(seconds=1)
-_STUCK_LAST: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,9 @@ class EngineOptions:
         max_resident: Runs kept in memory at once; the least recently used idle ones are suspended, and come
             back by replay.
         max_activities: Attempts that run at once; more wait, none is dropped.
+        queues: Bounds of single task queues, within those of the engine.
+        serves: Task queues whose runs this engine drives and whose activities it runs; others are left to
+            the engines that serve them. `None` for all.
         start_to_close: Bound on activity attempts that set none of their own; `None` for no bound.
         shutdown_grace: How long running activities may go on when the engine is left.
         store_patience: How long a command is tried again while the store is away, before its caller is told.
@@ -54,14 +69,37 @@ class EngineOptions:
         collector_threshold: While the engine is open, Python's cyclic garbage collector runs after so many
             new objects instead of 700 (2,000 from Python 3.12 on): two fifths of the CPU time of
             short workflows go into it otherwise. `None` leaves it alone.
+        max_concurrent_runs: By workflow type, how many of its runs may be under way at once in this engine. A
+            run is under way from its first step until it closes, also while it sleeps. More are recorded
+            when they are started, and take their first step when a place is free, first come first
+            served; what is sent to them meanwhile is recorded. Types that are not named have no limit.
+        restarts: What becomes of a run that an error of the engine or its surroundings stops.
+        max_step: A step of workflow code that takes longer is reported with its stack, and goes on; `None`
+            for no watch.
+        handle_signals: On SIGTERM leave the engine's block as Ctrl-C does: drain, then end the program with
+            status 143. Only in the main thread, and only if nothing else handles the signal.
     """
 
     max_resident: int = 10_000
     max_activities: int = 1_000
+    queues: Mapping[str, QueueOptions] = field(default_factory=dict[str, QueueOptions])
+    serves: frozenset[str] | None = None
     start_to_close: timedelta | None = None
     shutdown_grace: timedelta = timedelta(seconds=5)
     store_patience: timedelta = timedelta(seconds=5)
     collector_threshold: int | None = 50_000
+    max_concurrent_runs: Mapping[str, int] = field(default_factory=dict[str, int])
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
+    max_step: timedelta | None = timedelta(seconds=2)
+    handle_signals: bool = True
+
+
+class SharedAttributes(Protocol):
+    """The search attributes that the processes on one read model share."""
+
+    async def settle(self) -> bool:
+        """Ask for what the schema has unsettled; True if what was decided with it must be decided again."""
+        ...
 
 
 class EngineCore:
@@ -78,6 +116,7 @@ class EngineCore:
         clock: SleepingClock,
         ids: IdSource,
         options: EngineOptions,
+        attributes: SharedAttributes | None = None,
     ) -> None:
         self.repository = repository
         self.clock = clock
@@ -85,17 +124,25 @@ class EngineCore:
         self.worker = ids.new()
         self.registry = Registry()
         self.timers = TimerService(clock)
-        self.dispatcher = Dispatcher(
-            catalog,
-            self,
-            group,
-            worker=self.worker,
-            max_concurrent=options.max_activities,
-            start_to_close=options.start_to_close,
-            max_result_bytes=max_payload_bytes(store.limits),
+        self.heartbeats = Heartbeats(self.timers, clock, group)
+        self.dispatcher = self._dispatcher(catalog, group, options, max_payload_bytes(store.limits))
+        activities = ActivityEffects(
+            self.dispatcher, self.timers, self.heartbeats, self, self.spawn, self.worker
         )
-        self.effects = Effects(self.dispatcher, self.timers, self.registry, self, self.worker)
+        self.couriers = Couriers(self)
+        self.effects = Effects(activities, self.timers, self.registry, self.couriers, self)
+        self.supervision = Supervision(
+            self.worker,
+            self.registry,
+            self.timers,
+            clock,
+            self.wake,
+            lambda workflow_id: workflow_id in self._processes,
+            policy=options.restarts,
+            limits=options.max_concurrent_runs,
+        )
         self.on_stuck: Callable[[RunProcess, str | None], None] | None = None
+        self._attributes = attributes
         self._catalog = catalog
         self._group = group
         self._options = options
@@ -108,6 +155,32 @@ class EngineCore:
         self._quiet = asyncio.Event()
         self._closing = False
         self._given_up = False
+
+    def _dispatcher(
+        self, catalog: Catalog, group: asyncio.TaskGroup, options: EngineOptions, max_bytes: int
+    ) -> Dispatcher:
+        executors = Executors(options.max_activities, max_bytes // 4)
+        queues = TaskQueues(
+            self.timers,
+            self.clock,
+            max_concurrent=options.max_activities,
+            queues=options.queues,
+            serves=options.serves,
+            executors=executors.places,
+        )
+        return Dispatcher(
+            catalog,
+            self,
+            group,
+            queues=queues,
+            executors=executors,
+            heartbeats=self.heartbeats,
+            timers=self.timers,
+            clock=self.clock,
+            worker=self.worker,
+            start_to_close=options.start_to_close,
+            max_result_bytes=max_bytes,
+        )
 
     # ---------------------------------------------------------------------------- the doors
 
@@ -142,7 +215,24 @@ class EngineCore:
         """See `Outbox`."""
         process = self._process(workflow_id)
         process.post(Request(decide, run_id=run_id))
-        self.schedule(process)
+        self._hand_over(process)
+
+    def deliver(
+        self,
+        workflow_id: WorkflowId,
+        decide: Decide,
+        then: Callable[[AionError | None], None] | None = None,
+        *,
+        starts: bool = False,
+    ) -> None:
+        """See `Post`. When the engine closes first nobody is told: what is owed is found at recovery."""
+        if self._closing:
+            return
+        answer: asyncio.Future[Committed] = self._loop.create_future()
+        answer.add_done_callback(lambda answer: _taken(answer, then))
+        process = self._process(workflow_id)
+        process.post(Request(decide, answer, starts=starts, certain=True))
+        self._hand_over(process)
 
     def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
         """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
@@ -150,6 +240,21 @@ class EngineCore:
         process.reclaim |= reclaim
         process.wake()
         self.schedule(process)
+
+    def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """See `Outbox`."""
+        self.spawn(self._settle_replaced(workflow_id, run_id))
+
+    async def _settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        try:
+            history = await self.repository.run_history(workflow_id, run_id)
+        except StoreError as error:
+            _LOG.warning("run %s of %s: %s; settled at the next start", run_id, workflow_id, error)
+            return
+        state = self.repository.fold(workflow_id, history).state
+        self.couriers.close_children(state)
+        if state.parent is not None and state.terminal is not None:
+            self.couriers.tell_parent(state.parent, workflow_id, state.terminal)
 
     async def wake_all(self, workflow_ids: Iterable[WorkflowId], *, reclaim: bool) -> None:
         """Wake many workflows, a few hundred at a time, and return when each has had its turn."""
@@ -173,6 +278,12 @@ class EngineCore:
             return
         process = self._process(workflow_id)
         process.post(item)
+        self._hand_over(process)
+
+    def _hand_over(self, process: RunProcess) -> None:
+        """See to it that what was posted is taken; a parked run tries again, for there is something new."""
+        if process.stuck_reason is not None and self.supervision.is_parked(process.workflow_id):
+            process.wake()
         self.schedule(process)
 
     # ---------------------------------------------------------------------------- processes
@@ -181,6 +292,8 @@ class EngineCore:
         process = self._processes.pop(workflow_id, None)
         if process is None:
             process = RunProcess(workflow_id, self)
+            known = self.registry.newest(workflow_id)
+            process.stuck_reason = None if known is None else known.stuck
         self._processes[workflow_id] = process  # last in the order: most recently used
         return process
 
@@ -215,6 +328,9 @@ class EngineCore:
         elif not process.is_open:
             process.forget()
             self._processes.pop(process.workflow_id, None)
+            self.supervision.gone(process.workflow_id)
+        elif self._options.serves is not None and not self._concerns(process):
+            self._suspend(process)
         elif len(self._processes) > self._options.max_resident:
             self._evict()
         if self._busy == 0:
@@ -254,7 +370,7 @@ class EngineCore:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY)
 
-    def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
+    async def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
         """Return why a run's code cannot go on here, as far as this engine knows."""
         known = self.registry.newest(workflow_id)
         return known.stuck if known is not None and known.run_id == run_id else None
@@ -285,14 +401,24 @@ class EngineCore:
 
     def _evict(self) -> None:
         """Suspend the least recently used process that is idle."""
-        for workflow_id, process in self._processes.items():
+        for process in self._processes.values():
             if not process.busy:
-                process.forget()
-                del self._processes[workflow_id]
-                known = self.registry.newest(workflow_id)
-                if known is not None:
-                    known.residency = "suspended"
+                self._suspend(process)
                 return
+
+    def _suspend(self, process: RunProcess) -> None:
+        process.forget()
+        del self._processes[process.workflow_id]
+        known = self.registry.newest(process.workflow_id)
+        if known is not None:
+            known.residency = "suspended"
+
+    def _concerns(self, process: RunProcess) -> bool:
+        """Return whether this engine has to hear of what happens to a run: it drives it, or runs an activity of it."""
+        workflow = process.workflow
+        if workflow is None or self.serves(workflow.state.task_queue):
+            return True
+        return self.dispatcher.works_for(process.workflow_id)
 
     # -------------------------------------------------------------------------- Host, for processes
 
@@ -300,37 +426,58 @@ class EngineCore:
         """See `Host`."""
         return self._catalog.pinned(workflow_type, version)
 
+    def admit(self, workflow_id: WorkflowId, workflow_type: str, *, begun: bool) -> bool:
+        """See `Host`."""
+        return self.supervision.admit(workflow_id, workflow_type, begun=begun)
+
     def next_command_id(self) -> str:
         """See `Host`."""
         return f"{self.worker}/{next(self._commands)}"
 
-    def starts_at_once(self) -> bool:
+    @property
+    def served_queues(self) -> frozenset[str] | None:
+        """Task queues that this engine serves; `None` for all."""
+        return self._options.serves
+
+    def serves(self, task_queue: str) -> bool:
         """See `Host`."""
-        return self.dispatcher.has_room()
+        return self.dispatcher.serves(task_queue)
+
+    def starts_at_once(self, workflow: Workflow, command: ScheduleActivity) -> bool:
+        """See `Host`."""
+        state = workflow.state
+        key = AttemptKey(state.workflow_id, state.run_id, command.activity_id)
+        queue = command.settings.task_queue
+        return self.dispatcher.claim(key, command.activity_type, state.package_version, queue)
+
+    async def settle_attributes(self) -> bool:
+        """See `Host`."""
+        if self._attributes is not None:
+            return await self._attributes.settle()
+        return self.surroundings.schema.settle_alone()
 
     def committed(self, process: RunProcess, batch: list[Pending[WorkflowEvent]]) -> None:
         """See `Host`."""
         self.effects.committed(process, batch)
+        self.dispatcher.release_claims(process.workflow_id)
 
     def loaded(self, process: RunProcess, *, reclaim: bool) -> None:
         """See `Host`."""
+        self.dispatcher.release_claims(process.workflow_id)
         self.effects.loaded(process, reclaim=reclaim)
 
     def stuck(self, process: RunProcess, error: Exception | None) -> None:
-        """See `Host`. A stuck run tries again, ever more slowly."""
+        """See `Host`. What becomes of the run is the supervision's to say."""
         known = self.registry.newest(process.workflow_id)
         if known is not None:
             known.stuck = process.stuck_reason
         if self.on_stuck is not None:
             self.on_stuck(process, process.stuck_reason)
-        key = ("stuck", process.workflow_id)
         if error is None:
-            self.timers.discard(key)
-            return
-        _LOG.error("workflow %s is stuck: %s", process.workflow_id, process.stuck_reason)
-        delay = min(_STUCK_FIRST * 2 ** min(process.stuck_count - 1, 16), _STUCK_LAST)
-        workflow_id = process.workflow_id
-        self.timers.add_after(key, delay, lambda: self.wake(workflow_id))
+            self.supervision.recovered(process.workflow_id)
+        elif process.workflow is not None:
+            workflow_type = process.workflow.state.workflow_type
+            self.supervision.failed(process.workflow_id, workflow_type, process.stuck_reason or "")
 
     # ------------------------------------------------------------------------------- the end
 
@@ -345,3 +492,15 @@ class EngineCore:
             process.refuse_all(EngineClosedError())
             process.forget()
         self._processes.clear()
+
+
+def _taken(
+    answer: "asyncio.Future[Committed]", then: Callable[[AionError | None], None] | None
+) -> None:
+    """Say how an errand was taken, unless it was not taken at all."""
+    if answer.cancelled():
+        return
+    error = answer.exception()
+    if isinstance(error, EngineClosedError) or then is None:
+        return
+    then(error if isinstance(error, AionError) else None)

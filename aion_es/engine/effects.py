@@ -5,35 +5,39 @@ that has a consequence sends it back as a command, through the outbox.
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final, Literal, get_args
+from datetime import datetime
+from typing import Any, ClassVar, Literal, get_args
 
 from aion_es.aggregates.aggregate import Pending
-from aion_es.aggregates.state import ActivityState, WorkflowState
-from aion_es.aggregates.workflow import Workflow
-from aion_es.engine.dispatcher import AttemptKey, Dispatcher, Outbox
+from aion_es.aggregates.state import WorkflowState
+from aion_es.engine.activity_effects import ActivityEffects
+from aion_es.engine.couriers import Couriers
+from aion_es.engine.dispatcher import Outbox
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registration, Registry
 from aion_es.engine.timers import TimerService
-from aion_es.events.values import ActivityFailure
+from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import (
+    ActivityCancelled,
     ActivityCancelRequested,
+    ActivityCompleted,
     ActivityFailed,
     ActivityScheduled,
     ActivityStarted,
+    ChildWorkflowCancelRequested,
+    ChildWorkflowStarted,
+    SignalSent,
     TerminalEvent,
     TimerCancelled,
     TimerStarted,
+    WorkflowContinuedAsNew,
     WorkflowEvent,
+    WorkflowPaused,
+    WorkflowReopened,
     WorkflowResumed,
     WorkflowStarted,
 )
-from aion_es.ids import ActivityId, RunId, TimerId, WorkflowId
-
-WORKER_LOST: Final = "WorkerLost"
-"""Error type of an attempt whose process died before it had an outcome."""
-_LOOK_AGAIN: Final = timedelta(seconds=10)
-"""After this long it is seen again whether what another engine was doing is still its to do."""
+from aion_es.ids import RunId, TimerId, WorkflowId
 
 
 class Effects:
@@ -41,25 +45,23 @@ class Effects:
 
     Attributes:
         horizon: Timers due beyond it are not held in memory; `None` holds all.
-        others: Workers of other engines that are alive: what they do is not taken up.
+        activities: Those of activities.
     """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        activities: ActivityEffects,
         timers: TimerService,
         registry: Registry,
+        couriers: Couriers,
         outbox: Outbox,
-        worker: str,
     ) -> None:
         self.horizon: datetime | None = None
-        self.others: frozenset[str] = frozenset()
-        self._left_to_others: set[AttemptKey] = set()
-        self._dispatcher = dispatcher
+        self.activities = activities
         self._timers = timers
         self._registry = registry
+        self._couriers = couriers
         self._outbox = outbox
-        self._worker = worker
 
     def committed(self, process: RunProcess, batch: list[Pending[WorkflowEvent]]) -> None:
         """Carry out what a batch that was just recorded calls for, in its order."""
@@ -78,14 +80,13 @@ class Effects:
             self._closed(process, state.run_id, state.terminal)
             return
         self._registered(process, state)
+        if process.effects_lost:
+            process.effects_lost = False
+            self._couriers.run_again(state)
         for timer_id, fire_at in state.live_timers.items():
             self.arm(state.workflow_id, state.run_id, timer_id, fire_at)
         self._arm_deadlines(state)
-        for activity_id, activity in state.activities.items():
-            if activity.phase == "backoff":
-                self._arm_retry(state, activity_id, activity)
-            elif reclaim and activity.is_pending and not state.paused:
-                self._reclaim(state, activity_id, activity)
+        self.activities.loaded(state, reclaim=reclaim)
 
     def _on_started(self, process: RunProcess, _run_id: RunId, _event: WorkflowStarted) -> None:
         if process.workflow is not None:
@@ -103,29 +104,26 @@ class Effects:
     def _on_activity_cancel_requested(
         self, process: RunProcess, run_id: RunId, event: ActivityCancelRequested
     ) -> None:
-        activity_id = event.activity_id
-        if self._dispatcher.cancel(AttemptKey(process.workflow_id, run_id, activity_id)):
-            return  # its end is reported by who runs it
-        self._timers.discard(("retry", process.workflow_id, run_id, activity_id))
+        state = _current(process, run_id)
+        if state is not None:
+            self.activities.cancel_requested(state, event.activity_id)
 
-        def cancel(workflow: Workflow, at: datetime) -> None:
-            activity = workflow.state.activities[activity_id]
-            if activity.is_pending:
-                attempt = (
-                    activity.attempt if activity.phase != "scheduled" else activity.attempt + 1
-                )
-                workflow.cancel_activity(activity_id, attempt, at=at)
+    def _on_paused(self, process: RunProcess, run_id: RunId, _event: WorkflowPaused) -> None:
+        state = _current(process, run_id)
+        if state is not None:
+            self.activities.paused(state)
 
-        self._outbox.post_fact(process.workflow_id, run_id, cancel)
+    def _on_resumed(self, process: RunProcess, run_id: RunId, _event: WorkflowResumed) -> None:
+        state = _current(process, run_id)
+        if state is not None:
+            self.activities.resumed(state)
 
-    def _on_resumed(self, process: RunProcess, _run_id: RunId, _event: WorkflowResumed) -> None:
-        if process.workflow is not None:
-            state = process.workflow.state
-            for activity_id, activity in state.activities.items():
-                if activity.phase == "scheduled":
-                    self._dispatch(state, activity_id, activity)
-                elif activity.phase == "backoff":
-                    self._arm_retry(state, activity_id, activity)
+    def _on_reopened(self, process: RunProcess, run_id: RunId, _event: WorkflowReopened) -> None:
+        """Drive again what has no outcome. The code comes back by replay, which knows what is void."""
+        state = _current(process, run_id)
+        if state is not None:
+            self._registered(process, state)
+            self.activities.reopened(state)
 
     def _on_activity(
         self,
@@ -133,27 +131,42 @@ class Effects:
         run_id: RunId,
         event: ActivityScheduled | ActivityStarted | ActivityFailed,
     ) -> None:
-        """Dispatch what has no outcome by the end of the batch; arm what will be retried."""
-        if process.workflow is None:
-            return
-        state = process.workflow.state
-        if state.run_id != run_id or state.terminal is not None:
-            return
-        activity = state.activities[event.activity_id]
-        if activity.phase == "backoff":
-            self._arm_retry(state, event.activity_id, activity)
-        elif activity.phase in {"scheduled", "started"} and not state.paused:
-            self._dispatch(state, event.activity_id, activity)
+        state = _current(process, run_id)
+        if state is not None:
+            self.activities.recorded(state, event)
 
-    def _stop_activities(self, process: RunProcess, run_id: RunId) -> None:
-        """Stop what still runs for a run that has closed; nobody waits for its outcome."""
-        if process.workflow is not None and process.workflow.state.run_id == run_id:
-            for activity_id in process.workflow.state.pending.activities:
-                self._dispatcher.cancel(AttemptKey(process.workflow_id, run_id, activity_id))
+    def _on_activity_settled(
+        self, process: RunProcess, run_id: RunId, event: ActivityCompleted | ActivityCancelled
+    ) -> None:
+        state = _current(process, run_id)
+        if state is not None:
+            self.activities.settled(state, event)
+
+    def _on_child_started(
+        self, process: RunProcess, run_id: RunId, event: ChildWorkflowStarted
+    ) -> None:
+        self._couriers.start_child(_ref(process, run_id), event)
+
+    def _on_child_cancel_requested(
+        self, process: RunProcess, run_id: RunId, event: ChildWorkflowCancelRequested
+    ) -> None:
+        self._couriers.cancel_child(_ref(process, run_id), event.child_workflow_id, event.reason)
+
+    def _on_signal_sent(self, process: RunProcess, run_id: RunId, event: SignalSent) -> None:
+        self._couriers.send_signal(
+            _ref(process, run_id),
+            event.signal_id,
+            event.target_workflow_id,
+            event.name,
+            event.payload,
+        )
 
     def _closed(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
         workflow_id = process.workflow_id
-        self._stop_activities(process, run_id)
+        state = _current(process, run_id)
+        if state is not None:
+            self.activities.closed(state)
+        self._tell_relatives(process, run_id, event)
         self._registry.remove(workflow_id, run_id)
         self._registry.tell(workflow_id, run_id, event)
         process.stuck_reason = None
@@ -164,6 +177,19 @@ class Effects:
             for timer_id in process.workflow.state.torn_timers:
                 self._timers.discard(("timer", workflow_id, run_id, timer_id))
 
+    def _tell_relatives(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
+        """Close the children of a run that has closed, and tell its parent."""
+        workflow = process.workflow
+        if workflow is None:
+            return
+        if workflow.state.run_id == run_id:
+            self._couriers.close_children(workflow.state)
+            if workflow.state.parent is not None:
+                self._couriers.tell_parent(workflow.state.parent, workflow.workflow_id, event)
+        elif not isinstance(event, WorkflowContinuedAsNew):
+            # A new run has taken its place in the same append: what it leaves behind is in its history only.
+            self._outbox.settle_replaced(workflow.workflow_id, run_id)
+
     _EFFECTS: ClassVar[dict[type[Any], Callable[["Effects", RunProcess, RunId, Any], None]]] = {
         WorkflowStarted: _on_started,
         TimerStarted: _on_timer_started,
@@ -171,90 +197,17 @@ class Effects:
         ActivityScheduled: _on_activity,
         ActivityStarted: _on_activity,
         ActivityFailed: _on_activity,
+        ActivityCompleted: _on_activity_settled,
+        ActivityCancelled: _on_activity_settled,
         ActivityCancelRequested: _on_activity_cancel_requested,
+        WorkflowPaused: _on_paused,
         WorkflowResumed: _on_resumed,
+        WorkflowReopened: _on_reopened,
+        ChildWorkflowStarted: _on_child_started,
+        ChildWorkflowCancelRequested: _on_child_cancel_requested,
+        SignalSent: _on_signal_sent,
         **dict.fromkeys(get_args(TerminalEvent), _closed),
     }
-
-    def _dispatch(
-        self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
-    ) -> None:
-        number = activity.attempt if activity.phase == "started" else activity.attempt + 1
-        if number > 1 and activity.phase == "scheduled":
-            # Reopened: every attempt but the first is recorded before its code runs.
-            self._start_attempt(state.workflow_id, state.run_id, activity_id, number)
-            return
-        key = AttemptKey(state.workflow_id, state.run_id, activity_id)
-        self._dispatcher.dispatch(key, state.workflow_type, activity, number)
-
-    def _start_attempt(
-        self, workflow_id: WorkflowId, run_id: RunId, activity_id: ActivityId, number: int
-    ) -> None:
-        """Record that an attempt begins; its record, once committed, dispatches it."""
-
-        def start(workflow: Workflow, at: datetime) -> None:
-            activity = workflow.state.activities[activity_id]
-            if activity.is_pending and activity.attempt == number - 1 and not workflow.state.paused:
-                workflow.start_activity(activity_id, number, self._worker, at=at)
-
-        self._outbox.post_fact(workflow_id, run_id, start)
-
-    def _reclaim(
-        self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
-    ) -> None:
-        """Take up an activity that some engine, perhaps this one, left behind."""
-        if self._dispatcher.is_running(AttemptKey(state.workflow_id, state.run_id, activity_id)):
-            return
-        if self._is_anothers(state, activity_id, activity):
-            workflow_id = state.workflow_id
-            self._timers.add_after(
-                ("reclaim", workflow_id),
-                _LOOK_AGAIN,
-                lambda: self._outbox.wake(workflow_id, reclaim=True),
-            )
-            return
-        if activity.phase == "scheduled":
-            self._start_attempt(state.workflow_id, state.run_id, activity_id, activity.attempt + 1)
-            return
-        number = activity.attempt
-        lost = ActivityFailure(
-            kind="retryable",
-            type=WORKER_LOST,
-            message=f"the process of worker {activity.worker} ended before the attempt did",
-        )
-
-        def lose(workflow: Workflow, at: datetime) -> None:
-            known = workflow.state.activities[activity_id]
-            if known.phase == "started" and known.attempt == number:
-                workflow.fail_activity(activity_id, number, lost, at=at)
-
-        self._outbox.post_fact(state.workflow_id, state.run_id, lose)
-
-    def _is_anothers(
-        self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
-    ) -> bool:
-        """Whether an engine that is alive runs the activity, or, as far as one can tell, is about to."""
-        if activity.phase == "started":
-            return activity.worker in self.others
-        # Who scheduled it is not recorded: leave it to the others once, not for ever.
-        key = AttemptKey(state.workflow_id, state.run_id, activity_id)
-        if not self.others or key in self._left_to_others:
-            self._left_to_others.discard(key)
-            return False
-        self._left_to_others.add(key)
-        return True
-
-    def _arm_retry(
-        self, state: WorkflowState, activity_id: ActivityId, activity: ActivityState
-    ) -> None:
-        if activity.retry_at is None:
-            return
-        workflow_id, run_id, number = state.workflow_id, state.run_id, activity.attempt + 1
-        self._timers.add(
-            ("retry", workflow_id, run_id, activity_id),
-            activity.retry_at,
-            lambda: self._start_attempt(workflow_id, run_id, activity_id, number),
-        )
 
     def arm(
         self, workflow_id: WorkflowId, run_id: RunId, timer_id: TimerId, fire_at: datetime
@@ -301,6 +254,8 @@ class Effects:
         if known is not None and known.run_id == state.run_id:
             known.residency, known.status = "resident", state.status
             return
+        completion = self._registry.completion(state.workflow_id, state.run_id)
+        completion.outcome = None  # it had one, if the run was reopened
         self._registry.register(
             Registration(
                 state.workflow_id,
@@ -309,7 +264,18 @@ class Effects:
                 state.package_version,
                 state.status,
                 "resident",
-                self._registry.completion(state.workflow_id, state.run_id),
+                completion,
                 process.stuck_reason,
             )
         )
+
+
+def _current(process: RunProcess, run_id: RunId) -> WorkflowState | None:
+    """Return the state of a run if it still is its workflow's current one."""
+    if process.workflow is None or process.workflow.state.run_id != run_id:
+        return None
+    return process.workflow.state
+
+
+def _ref(process: RunProcess, run_id: RunId) -> WorkflowRef:
+    return WorkflowRef(workflow_id=process.workflow_id, run_id=run_id)

@@ -9,20 +9,23 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal, NoReturn
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.channels import Query
-from aion_es.authoring.context import Context, WorkflowInfo
+from aion_es.authoring.children import ChildRequest
+from aion_es.authoring.context import Context
 from aion_es.authoring.definitions import (
     ActivityDefinition,
     ActivitySettings,
     WorkflowDefinition,
 )
+from aion_es.authoring.runtime import WorkflowInfo
+from aion_es.engine.attribute_calls import REFUSED, AttributeCalls, refusal
 from aion_es.engine.commands import (
     CancelRun,
     CancelTimer,
@@ -34,7 +37,6 @@ from aion_es.engine.commands import (
     RecordMarker,
     RequestActivityCancel,
     ScheduleActivity,
-    SetAttributes,
     StartTimer,
 )
 from aion_es.engine.failures import activity_error_of, failure_of
@@ -42,6 +44,9 @@ from aion_es.engine.handles import ActivityFuture, TimerFuture
 from aion_es.engine.limits import require_size
 from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowLoop
 from aion_es.engine.mailboxes import Mailboxes
+from aion_es.engine.outreach import Outreach
+from aion_es.engine.reopening import Cut
+from aion_es.engine.watchdog import StepWatch
 from aion_es.errors import (
     InternalError,
     InvalidArgumentError,
@@ -50,6 +55,8 @@ from aion_es.errors import (
     QueryFailedError,
     QueryNotFoundError,
     TimerAlreadyStartedError,
+    UnregisteredAttributeError,
+    WorkflowTypeNotFoundError,
 )
 from aion_es.events.attributes import SearchAttribute
 from aion_es.events.values import SignalMessage
@@ -57,8 +64,13 @@ from aion_es.events.workflow import (
     ActivityCancelled,
     ActivityCompleted,
     ActivityFailed,
+    ChildWorkflowCancelled,
+    ChildWorkflowCompleted,
+    ChildWorkflowFailed,
     MarkerRecorded,
+    SignalDelivered,
     SignalReceived,
+    SignalSendFailed,
     TimerFired,
     WorkflowCancelRequested,
     WorkflowEvent,
@@ -67,7 +79,7 @@ from aion_es.events.workflow import (
     WorkflowResumed,
     WorkflowStarted,
 )
-from aion_es.ids import ActivityId, TimerId, check_id
+from aion_es.ids import ActivityId, TimerId, WorkflowId, check_id
 from aion_es.payload import NOTHING, Payload
 
 SUGGEST_CONTINUE_AFTER: Final = 10_000
@@ -106,12 +118,19 @@ class Surroundings:
     Attributes:
         schema: Search attributes and their types.
         route: Gives the version of a type that new runs take, `None` where there is none.
+        child_version: Gives the version that a child takes, by the parent's type and version and the child's
+            type; `None` where there is none.
         max_payload_bytes: How large a value may be.
+        watch: Where it is noted which step is being taken.
+        serves: Says whether the engine runs the activities of a task queue.
     """
 
     schema: AttributeSchema
     route: Callable[[str], str | None]
+    child_version: Callable[[str, str, str], str | None]
     max_payload_bytes: int
+    watch: StepWatch = field(default_factory=StepWatch)
+    serves: Callable[[str], bool] = lambda _queue: True
 
 
 class CodeExecution:
@@ -142,12 +161,17 @@ class CodeExecution:
         self._next_activity = 0
         self._unsettled: dict[ActivityId, str] = {}
         self._activities: dict[ActivityId, ActivityFuture] = {}
+        self._failed_activities: list[tuple[BaseException, ActivityId]] = []
         # timers: live ones, by name or ordinal
         self._next_timer = 0
         self._timers: dict[TimerId, DurableTimerHandle | TimerFuture] = {}
+        self._disarmed: dict[TimerId, datetime] = {}
         self._mailboxes = Mailboxes(self.loop)
+        self._outreach = Outreach(self.loop, workflow.state.run_id, self._command)
+        self._failure: BaseException | None = None
         self._queries: dict[str, tuple[Query[Any, Any], Callable[..., Any]]] = {}
         # markers: what the history holds, and what was decided
+        self.attribute_calls = AttributeCalls(surroundings.schema)
         self._recorded_patches: set[str] = set()
         self._recorded_side_effects: deque[Payload] = deque()
         self._patches: dict[str, bool] = {}
@@ -174,7 +198,7 @@ class CodeExecution:
         """
         self.loop.set_time(at)
         self._revision = revision
-        if self._paused and type(event) not in {WorkflowResumed, WorkflowPaused}:
+        if self._paused and type(event) not in _NEVER_HELD:
             self._held.append((event, at, revision))
             return
         handler = self.HANDLERS.get(type(event))
@@ -188,8 +212,16 @@ class CodeExecution:
         for marker in markers:
             if marker.kind == "patch":
                 self._recorded_patches.add(marker.name)
-            else:
+            elif marker.name != REFUSED:
                 self._recorded_side_effects.append(marker.value or NOTHING)
+
+    def pass_over(self, cut: Cut) -> None:
+        """Pass, in a replay, the place of what a reopening has made void."""
+        self._next_activity = max(self._next_activity, cut.next_activity)
+        self._next_timer = max(self._next_timer, cut.next_timer)
+        self._outreach.skip_to(cut.next_child, cut.next_signal)
+        self._patches.update(dict.fromkeys(cut.patches, True))
+        self._disarmed.update(cut.timers)
 
     def take_commands(self) -> list[Command]:
         """Return what the code commanded since the last call, in order."""
@@ -213,11 +245,15 @@ class CodeExecution:
         query, handler = known
         call = handler if query.argument is None else (lambda: handler(argument))
         before = (len(self._commands), self.loop.ready)
+        watch = self._surroundings.watch
+        watch.step = self
+        watch.count += 1
         try:
             answer = query.copy_result(self.loop.call_inside(call))
         except Exception as error:
             raise QueryFailedError(name, f"{type(error).__name__}: {error}") from error
         finally:
+            watch.step = None
             self.disturbed |= before != (len(self._commands), self.loop.ready)
         if self.disturbed:
             raise QueryFailedError(name, "the handler commanded something; it may only look")
@@ -226,7 +262,13 @@ class CodeExecution:
     def close(self) -> None:
         """Take the code out of memory. Nothing is recorded; replay brings it back."""
         self.loop.close()
-        for waiting in (self._activities, self._timers, self._mailboxes, self._queries):
+        for waiting in (
+            self._activities,
+            self._timers,
+            self._mailboxes,
+            self._outreach,
+            self._queries,
+        ):
             waiting.clear()
         self._main = None
 
@@ -236,35 +278,49 @@ class CodeExecution:
         main = self._main
         if main is None or self._finished:
             return
-        self.loop.run_ready(main.done)
+        watch = self._surroundings.watch
+        watch.step = self
+        watch.count += 1
+        try:
+            self.loop.run_ready(main.done)
+        finally:
+            watch.step = None
         if main.done():
             self._finished = True
             self._finish(main)
 
     def _finish(self, main: "asyncio.Task[Any]") -> None:
-        if main.cancelled():
+        if self._failure is not None:
+            _ = main.cancelled() or main.exception()  # looked at: it is not what ends the run
+            self._fail(self._failure)
+        elif main.cancelled():
             if self._cancel_reason is not None:
                 # What the unwinding disarmed counts as torn down with the run: cancel() records that itself.
                 self._commands = [c for c in self._commands if type(c) is not CancelTimer]
                 self._commands.append(CancelRun(self._cancel_reason))
             else:
-                self._commands.append(
-                    FailRun(failure_of(asyncio.CancelledError("cancelled by the code itself")))
-                )
-            return
+                self._fail(asyncio.CancelledError("cancelled by the code itself"))
+        else:
+            self._finish_uncancelled(main)
+
+    def _finish_uncancelled(self, main: "asyncio.Task[Any]") -> None:
         error = main.exception()
         if isinstance(error, _ContinueAsNewRequest):
             version = self._surroundings.route(self.definition.type)
             self._commands.append(ContinueRunAsNew(error.input, version))
         elif error is not None:
-            self._commands.append(FailRun(failure_of(error)))
+            self._fail(error)
         else:
             try:
                 self._commands.append(
                     CompleteRun(self.definition.signature.write_result(main.result()))
                 )
             except PayloadError as unfit:
-                self._commands.append(FailRun(failure_of(unfit)))
+                self._fail(unfit)
+
+    def _fail(self, error: BaseException) -> None:
+        roots = [i for e, i in self._failed_activities if _led_to(e, error)]
+        self._commands.append(FailRun(failure_of(error), tuple(roots)))
 
     # -------------------------------------------------------------------------------- facts
 
@@ -291,7 +347,9 @@ class CodeExecution:
         self._unsettled.pop(event.activity_id, None)
         future = self._activities.pop(event.activity_id, None)
         if future is not None and not future.done():
-            future.set_exception(activity_error_of(future.definition.type, event))
+            error = activity_error_of(future.definition.type, event)
+            self._failed_activities.append((error, event.activity_id))
+            future.set_exception(error)
 
     def _on_activity_cancelled(self, event: ActivityCancelled) -> None:
         self._unsettled.pop(event.activity_id, None)
@@ -312,6 +370,21 @@ class CodeExecution:
         )
         self._mailboxes.put(message)
 
+    def _on_child_completed(self, event: ChildWorkflowCompleted) -> None:
+        self._outreach.completed(event)
+
+    def _on_child_failed(self, event: ChildWorkflowFailed) -> None:
+        self._outreach.failed(event)
+
+    def _on_child_cancelled(self, event: ChildWorkflowCancelled) -> None:
+        self._outreach.cancelled(event)
+
+    def _on_signal_delivered(self, event: SignalDelivered) -> None:
+        self._outreach.delivered(event)
+
+    def _on_signal_send_failed(self, event: SignalSendFailed) -> None:
+        self._outreach.undeliverable(event)
+
     def _on_cancel_requested(self, event: WorkflowCancelRequested) -> None:
         if self._cancel_reason is None:
             self._cancel_reason = event.reason
@@ -322,15 +395,22 @@ class CodeExecution:
         self._paused = True
 
     def _on_resumed(self, _event: WorkflowResumed) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        """Let the code see what came while the run was held."""
         self._paused = False
         held, self._held = self._held, []
         for event, at, revision in held:
             self.deliver(event, at, revision)
 
     def _on_reopened(self, _event: WorkflowReopened) -> None:
-        raise InternalError(
-            "replaying a reopened run is not part of this release; its history is intact"
-        )
+        self._cancel_reason = None
+        disarmed, self._disarmed = self._disarmed, {}
+        for timer_id, fire_at in disarmed.items():
+            if timer_id in self._timers:
+                self._commands.append(StartTimer(timer_id, fire_at))
+        self._release()
 
     HANDLERS: ClassVar[dict[type[Any], Callable[["CodeExecution", Any], None]]] = {
         WorkflowStarted: _on_started,
@@ -339,6 +419,11 @@ class CodeExecution:
         ActivityCancelled: _on_activity_cancelled,
         TimerFired: _on_timer_fired,
         SignalReceived: _on_signal,
+        ChildWorkflowCompleted: _on_child_completed,
+        ChildWorkflowFailed: _on_child_failed,
+        ChildWorkflowCancelled: _on_child_cancelled,
+        SignalDelivered: _on_signal_delivered,
+        SignalSendFailed: _on_signal_send_failed,
         WorkflowCancelRequested: _on_cancel_requested,
         WorkflowPaused: _on_paused,
         WorkflowResumed: _on_resumed,
@@ -357,7 +442,10 @@ class CodeExecution:
         )
         activity_id = ActivityId(self._next_activity)
         self._next_activity += 1
-        self._commands.append(ScheduleActivity(activity_id, definition.type, input, settings))
+        offered = not self._surroundings.serves(settings.task_queue)
+        self._commands.append(
+            ScheduleActivity(activity_id, definition.type, input, settings, offered)
+        )
         future = ActivityFuture(self, activity_id, definition, settings.cancellation)
         self._activities[activity_id] = future
         self._unsettled[activity_id] = definition.type
@@ -378,6 +466,35 @@ class CodeExecution:
         if activity_id in self._unsettled:
             self._commands.append(RequestActivityCancel(activity_id))
         return "asked"
+
+    def start_child(self, request: ChildRequest) -> "tuple[WorkflowId, asyncio.Future[Any]]":
+        """See `WorkflowRuntime`."""
+        self._require_open()
+        what = f"input of child workflow {request.workflow_type!r}"
+        require_size(request.input, self._surroundings.max_payload_bytes, what)
+        state = self.workflow.state
+        version = self._surroundings.child_version(
+            state.workflow_type, state.package_version, request.workflow_type
+        )
+        if version is None and not self.replaying:
+            raise WorkflowTypeNotFoundError(request.workflow_type)
+        typed = self._surroundings.schema.typed(request.attributes) if request.attributes else {}
+        attributes = {name: value for name, value in typed.items() if value is not None}
+        future = self._outreach.start_child(request, version, attributes)
+        return future.workflow_id, future
+
+    def cancel_child(self, child_workflow_id: WorkflowId, reason: str) -> None:
+        """See `ChildRuntime`."""
+        self._require_open()
+        self._outreach.cancel_child(child_workflow_id, reason)
+
+    def send_signal(
+        self, target_workflow_id: str, name: str, payload: Payload, signal_id: str | None
+    ) -> "asyncio.Future[None]":
+        """See `ChildRuntime`."""
+        self._require_open()
+        require_size(payload, self._surroundings.max_payload_bytes, f"payload of signal {name!r}")
+        return self._outreach.send(target_workflow_id, name, payload, signal_id)
 
     def arm(self, fire_at: datetime, handle: DurableTimerHandle) -> None:
         """See `TimerPort`."""
@@ -427,7 +544,11 @@ class CodeExecution:
     def set_attributes(self, attributes: Mapping[SearchAttribute[Any] | str, object]) -> None:
         """See `WorkflowRuntime`."""
         self._require_open()
-        self._commands.append(SetAttributes(self._surroundings.schema.typed(attributes)))
+        try:
+            self._commands.append(self.attribute_calls.decide(attributes))
+        except UnregisteredAttributeError as refused:
+            self._commands.append(refusal(refused))
+            raise
 
     def continue_as_new(self, input: object) -> NoReturn:
         """See `WorkflowRuntime`."""
@@ -438,8 +559,8 @@ class CodeExecution:
             self._surroundings.max_payload_bytes,
             f"input of {self.definition.signature.where}",
         )
-        if self._unsettled:
-            raise PendingWorkError(sorted(self._unsettled), ())
+        if self._unsettled or self._outreach.pending:
+            raise PendingWorkError(sorted(self._unsettled), self._outreach.pending)
         if asyncio.current_task() is not self._main:
             raise InvalidArgumentError(
                 "continue_as_new",
@@ -519,10 +640,50 @@ class CodeExecution:
             self._logger = _SilentInReplay(self)
         return self._logger
 
+    @property
+    def cancel_reason(self) -> str | None:
+        """See `WorkflowRuntime`."""
+        return self._cancel_reason
+
+    def run_beside(self, code: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """See `WorkflowRuntime`."""
+        task = self.loop.create_task(code)
+        task.add_done_callback(self._beside_ended)
+        return task
+
+    def _beside_ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or task.exception() is None or self._main is None:
+            return
+        if self._failure is None and not self._main.done():
+            self._failure = task.exception()
+            self._main.cancel()
+
+    def _command(self, command: Command) -> None:
+        self._commands.append(command)
+
     def _require_open(self) -> None:
         if self.loop.is_closed():
             raise EvictedError
 
 
+def _led_to(cause: BaseException, error: BaseException) -> bool:
+    """Return whether `error` is `cause`, was raised from it or while it was handled, or is a group that holds it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        present = waiting.pop()
+        if present is None or id(present) in seen:
+            continue
+        if present is cause:
+            return True
+        seen.add(id(present))
+        waiting += (present.__cause__, present.__context__)
+        members: tuple[BaseException, ...] = getattr(present, "exceptions", ())
+        if isinstance(present, BaseExceptionGroup):
+            waiting += members
+    return False
+
+
+_NEVER_HELD: Final = frozenset({WorkflowResumed, WorkflowPaused, WorkflowReopened})
 FACTS: Final = frozenset(CodeExecution.HANDLERS)
 """The types of the events that reach the code: all else in a history records commands, or is none of its business."""

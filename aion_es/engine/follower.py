@@ -6,6 +6,7 @@ learns of everybody else's: clients, operators, other engines.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol, cast, get_args
 
 from aion_es.engine.process import RunProcess
@@ -13,13 +14,17 @@ from aion_es.engine.registry import Registry
 from aion_es.errors import StoreError
 from aion_es.events.codec import decode, decode_metadata
 from aion_es.events.metadata import was_activated
-from aion_es.events.workflow import TerminalEvent
+from aion_es.events.workflow import ActivityScheduled, TerminalEvent
 from aion_es.ids import WorkflowId
 from aion_es.store.port import EventSubscriber, Position, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
 TERMINAL_TYPES: Final = frozenset(cls.__name__ for cls in get_args(TerminalEvent))
+_RECLAIMS: Final = frozenset({"WorkflowResumed", "WorkflowReopened"})
+"""After these, activities that are pending are to be run, whoever recorded it."""
+_OFFERED: Final = b'"offered":true'
+"""Stands in every event of which it is true, and hardly in any other; looked for before anything is decoded."""
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 """Seconds between tries to subscribe again."""
@@ -40,9 +45,17 @@ class Processes(Protocol):
         """Let a workflow look at its history."""
         ...
 
+    def serves(self, task_queue: str) -> bool:
+        """Return whether this engine runs the activities of a task queue."""
+        ...
+
 
 class Follower:
-    """Follows one namespace of the store from where the engine opened it."""
+    """Follows one namespace of the store from where the engine opened it.
+
+    Attributes:
+        on_closed: Told of every workflow of which a run has closed, whoever recorded it.
+    """
 
     def __init__(
         self, store: EventSubscriber, processes: Processes, registry: Registry, prefix: str
@@ -51,6 +64,7 @@ class Follower:
         self._processes = processes
         self._registry = registry
         self._prefix = prefix
+        self.on_closed: Callable[[WorkflowId], None] | None = None
 
     async def run(self, position: Position) -> None:
         """Hear of everything that is recorded after `position`, for ever; ends only by cancellation."""
@@ -74,19 +88,32 @@ class Follower:
     def _hear(self, events: list[RecordedEvent]) -> None:
         """Bring what others recorded to those whom it concerns; what this engine recorded it knows already."""
         newest = {event.stream: event for event in events}
+        reclaims = {event.stream for event in events if event.type in _RECLAIMS}
+        offered = {event.stream for event in events if self._is_offered_to_us(event)}
         cut = len(self._prefix)
         for event in events:
             if event.type in TERMINAL_TYPES:
                 self._hear_terminal(WorkflowId(event.stream[cut:]), event)
+                if self.on_closed is not None:
+                    self.on_closed(WorkflowId(event.stream[cut:]))
         for stream, event in newest.items():
             workflow_id = WorkflowId(stream[cut:])
             process = self._processes.find(workflow_id)
             if process is not None:
                 process.heard_of(event.revision)
+                process.reclaim |= stream in reclaims and process.has_work
                 if process.has_work:
                     self._processes.schedule(process)
-            elif not was_activated(event.metadata) and event.type not in TERMINAL_TYPES:
-                self._processes.wake(workflow_id)
+            elif stream in offered or not was_activated(event.metadata):
+                # No engine's doing: an operator's or a client's, whom it is left to us to follow up.
+                self._processes.wake(workflow_id, reclaim=stream in reclaims)
+
+    def _is_offered_to_us(self, event: RecordedEvent) -> bool:
+        """Whether this is an activity that another engine has scheduled for whoever serves its queue."""
+        if event.type != "ActivityScheduled" or _OFFERED not in event.data:
+            return False
+        scheduled = cast("ActivityScheduled", decode(event))
+        return scheduled.offered and self._processes.serves(scheduled.task_queue)
 
     def _hear_terminal(self, workflow_id: WorkflowId, event: RecordedEvent) -> None:
         """Tell those who wait for a run how it ended, unless its process did so when it recorded or read it.

@@ -301,7 +301,7 @@ class _AsRunningLoop:
     A class, not a generator: it is entered for every fact, and costs half as much.
     """
 
-    __slots__ = ("_loop", "_outer", "_task")
+    __slots__ = ("_hooks", "_loop", "_outer", "_task")
 
     def __init__(self, loop: WorkflowLoop) -> None:
         self._loop = loop
@@ -313,8 +313,12 @@ class _AsRunningLoop:
         if _swap_current_task is not None and _has_current_task(self._outer):
             self._task = _swap_current_task(self._outer, None)
         events._set_running_loop(self._loop)  # noqa: SLF001 - see above
+        # An async generator of the code's must not be finished by the outer loop, after the run is gone.
+        self._hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
 
     def __exit__(self, *_error: object) -> None:
+        sys.set_asyncgen_hooks(*self._hooks)
         events._set_running_loop(self._outer)  # noqa: SLF001 - see above
         if _swap_current_task is not None and self._task is not None:
             _swap_current_task(self._outer, self._task)

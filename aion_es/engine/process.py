@@ -24,20 +24,21 @@ from aion_es.aggregates.repository import PreparedAppend, WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import Clock
-from aion_es.collector import paused_collector
 from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity
 from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
-from aion_es.engine.replay import replay
+from aion_es.engine.replay import bring_back
 from aion_es.engine.requests import Committed, QueryRequest, Request
 from aion_es.errors import (
     AionError,
     ConcurrencyConflictError,
     DomainError,
+    EngineClosedError,
     QueryFailedError,
     StoreUnavailableError,
+    VersionNotLoadedError,
 )
 from aion_es.events.metadata import Envelope
-from aion_es.events.workflow import WorkflowEvent, WorkflowStarted
+from aion_es.events.workflow import WorkflowEvent, WorkflowReopened, WorkflowStarted
 from aion_es.ids import RunId, WorkflowId
 from aion_es.store.port import Appended, Position
 
@@ -71,12 +72,24 @@ class Host(Protocol):
         """Return the code of a version."""
         ...
 
+    def admit(self, workflow_id: WorkflowId, workflow_type: str, *, begun: bool) -> bool:
+        """Return whether a run may have its code in memory; it is woken when it may."""
+        ...
+
     def next_command_id(self) -> str:
         """Return an identity that no other append of any engine has."""
         ...
 
-    def starts_at_once(self) -> bool:
-        """Return whether an activity that is dispatched now begins at once."""
+    def serves(self, task_queue: str) -> bool:
+        """Return whether this engine drives the runs, and runs the activities, of a task queue."""
+        ...
+
+    def starts_at_once(self, workflow: Workflow, command: ScheduleActivity) -> bool:
+        """Return whether an activity begins as soon as its scheduling is recorded; then a place is kept for it."""
+        ...
+
+    async def settle_attributes(self) -> bool:
+        """Ask for all processes what of search attributes this one does not know; True if it is told otherwise."""
         ...
 
     def committed(self, process: "RunProcess", batch: list[Pending[WorkflowEvent]]) -> None:
@@ -126,9 +139,10 @@ class RunProcess:
         workflow: Its aggregate; `None` until it is read, and again after `forget`.
         execution: Its code in memory; `None` while the run is closed, stuck or suspended.
         stuck_reason: Why the code cannot go on here.
-        stuck_count: How often in a row it could not.
+        is_held: The code may not begin yet: the places of its type are taken.
         reclaim: What the run waits for may have been this engine's to do, and is to be taken up when it
             is read again.
+        effects_lost: Something may have been recorded whose effects this engine has not carried out.
         busy: A turn is under way, or about to be taken; set by the engine.
     """
 
@@ -137,13 +151,15 @@ class RunProcess:
         self.workflow: Workflow | None = None
         self.execution: CodeExecution | None = None
         self.stuck_reason: str | None = None
-        self.stuck_count = 0
+        self.is_held = False
         self.reclaim = False
+        self.effects_lost = False
         self.busy = False
         self._host = host
         self._inbox: list[Request | QueryRequest] = []
         self._heard = -1  # the highest revision that is known of, from whatever source
         self._wake = False  # the code may have something to do although the mailbox is empty
+        self._anew = False  # the next turn begins with reading, so that the code is tried again
         self._open: _Turn | None = None  # derived, and its append not answered
         self._without_code = False  # facts are recorded, the code is left out
         self._last_at: datetime | None = None
@@ -161,8 +177,7 @@ class RunProcess:
     def wake(self) -> None:
         """Let the code look at its history, even if the mailbox is empty; a stuck run tries again."""
         self._wake = True
-        if self.stuck_reason is not None and self._open is None and not self.busy:
-            self.forget()
+        self._anew = self.stuck_reason is not None or self.is_held
 
     def heard_of(self, revision: int) -> None:
         """Note that the stream has reached `revision`."""
@@ -200,17 +215,19 @@ class RunProcess:
     def refuse_all(self, error: Exception) -> None:
         """Tell everybody who waits here that nothing will come of it; facts stay in the mailbox."""
         turn = self._open
-        if turn is not None and any(item.answer is not None for item in turn.items):
+        if turn is not None and any(_is_given_up(item, error) for item in turn.items):
             # It must not be appended after all, later, when those who asked have been told otherwise.
             if turn.is_unsure and isinstance(error, StoreUnavailableError):
                 error = StoreUnavailableError(error.reason, outcome_unknown=True)
-            self.reclaim = True
+            self.reclaim = self.effects_lost = True
             self._retreat(turn.items)
-        facts: list[Request | QueryRequest] = [i for i in self._inbox if i.answer is None]
+        kept: list[Request | QueryRequest] = []
         for item in self._inbox:
-            if item.answer is not None and not item.answer.done():
+            if not _is_given_up(item, error):
+                kept.append(item)
+            elif item.answer is not None and not item.answer.done():
                 item.answer.set_exception(error)
-        self._inbox = facts
+        self._inbox = kept
 
     # --------------------------------------------------------------------------------- turns
 
@@ -225,8 +242,13 @@ class RunProcess:
             return
         items = self._take_items()
         try:
-            self._append(self._derive(self.workflow or self._begin_unread(), items))
+            turn = self._derive(self.workflow or self._begin_unread(), items)
+            is_settled = not self._host.surroundings.schema.is_unsettled
+            if is_settled:
+                self._append(turn)
         except Exception:  # noqa: BLE001 - whatever it is, `drive` meets it again, and deals with it
+            is_settled = False
+        if not is_settled:
             self._retreat(items)
             self._host.turned(self)
 
@@ -250,7 +272,9 @@ class RunProcess:
             turn.is_unsure |= error.outcome_unknown
             self._open = turn
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see take_turn
-            self.reclaim |= not isinstance(error, ConcurrencyConflictError)
+            lost = not isinstance(error, ConcurrencyConflictError)
+            self.reclaim |= lost
+            self.effects_lost |= lost
             self._retreat(turn.items)
         self._host.turned(self)
 
@@ -274,7 +298,7 @@ class RunProcess:
                     self._open.is_unsure |= error.outcome_unknown
                 raise
             except BaseException:
-                self.reclaim = True
+                self.reclaim = self.effects_lost = True
                 self._retreat(items)
                 raise
 
@@ -339,13 +363,22 @@ class RunProcess:
     async def _turn(self, items: list[Request | QueryRequest]) -> None:
         turn = self._open
         if turn is None:
-            turn = self._open = self._derive(await self._up_to_date(), items)
+            turn = self._open = await self._derived(items)
         appended = None
         while turn.appends:
             appended = await self._host.repository.submit(turn.appends[0])
             del turn.appends[0]
         self._open = None
         self._conclude(turn, appended)
+
+    async def _derived(self, items: list[Request | QueryRequest]) -> _Turn:
+        """Derive the turn; anew if its code met search attributes that turned out to be other than it was told."""
+        turn = self._derive(await self._up_to_date(), items)
+        while self._host.surroundings.schema.is_unsettled:
+            if await self._host.settle_attributes():
+                self.forget()
+                turn = self._derive(await self._up_to_date(), items)
+        return turn
 
     def _derive(self, workflow: Workflow, items: list[Request | QueryRequest]) -> _Turn:
         """Decide what waits, let the code react, and return the one append that records all of it."""
@@ -389,7 +422,7 @@ class RunProcess:
         """Whether the next turn needs nothing that is not in memory."""
         if self.workflow is None:
             return self._begins_unread
-        return self._open is None and self._history is None and not self._is_behind
+        return self._open is None and self._history is None and not (self._is_behind or self._anew)
 
     @property
     def _begins_unread(self) -> bool:
@@ -408,13 +441,19 @@ class RunProcess:
 
     async def _up_to_date(self) -> Workflow:
         """Return the aggregate, read from its stream if it is not in memory or the stream has moved."""
-        if self._is_behind:
+        if self._is_behind or self._anew:
             self.forget()
+        self._anew = False
         if self.workflow is not None:
             return self.workflow
         repository = self._host.repository
+        heard = self._heard
         history = await repository.history(self.workflow_id)
         workflow = self.workflow = repository.fold(self.workflow_id, history)
+        if not history and self._heard == heard:
+            self._heard = (
+                -1
+            )  # a start that came to nothing: there is no more to read, again and again
         if history:
             self._history = history
             self._last_at = max(history[-1].recorded_at, self._last_at or history[-1].recorded_at)
@@ -433,7 +472,11 @@ class RunProcess:
             or history is None
             or not workflow.exists
             or not workflow.state.is_open
+            or not self._host.serves(workflow.state.task_queue)
         ):
+            return
+        begun = any(envelope.metadata.activated for envelope in history)
+        if not self._is_admitted(workflow.state.workflow_type, begun=begun):
             return
         try:
             self.execution = self._replayed(workflow, history)
@@ -447,20 +490,17 @@ class RunProcess:
     ) -> CodeExecution:
         state = workflow.state
         definition = self._host.pinned(state.workflow_type, state.package_version)
-        execution = CodeExecution(definition, workflow, self._host.surroundings)
-        try:
-            with paused_collector():
-                replay(execution, history)
-        except BaseException:
-            execution.close()
-            raise
-        return execution
+        return bring_back(definition, workflow, history, self._host.surroundings)
 
     def _begin(
         self, workflow: Workflow, event: WorkflowStarted, at: datetime, revision: int
     ) -> None:
         """Let the code of a run that starts here take its first step."""
         self._drop_code()
+        if not self._host.serves(event.task_queue):
+            return  # an engine that does drives it
+        if not self._is_admitted(event.workflow_type, begun=False):
+            return
         try:
             definition = self._host.pinned(event.workflow_type, event.package_version)
             execution = self.execution = CodeExecution(
@@ -469,6 +509,11 @@ class RunProcess:
             execution.deliver(event, at, revision)
         except Exception as error:  # noqa: BLE001 - see _ensure_code
             self._is_stuck(error)
+
+    def _is_admitted(self, workflow_type: str, *, begun: bool) -> bool:
+        """Whether the code may be in memory; if not, facts are recorded without it until it is woken."""
+        self.is_held = not self._host.admit(self.workflow_id, workflow_type, begun=begun)
+        return not self.is_held
 
     def _feed(self, workflow: Workflow, event: WorkflowEvent, at: datetime, revision: int) -> None:
         """Show the code a new fact, and have recorded what it commands."""
@@ -490,17 +535,16 @@ class RunProcess:
                 self._successor = workflow.uncommitted[-1]
                 return
             # An attempt that may be the last is recorded before its code runs: if it takes the process
-            # down with it, that must count.
+            # down with it, that must count. With a place of its own that costs no append.
             if (
                 isinstance(command, ScheduleActivity)
-                and command.settings.retry.max_attempts is not None
-                and self._host.starts_at_once()
+                and command.settings.is_recorded_first
+                and self._host.starts_at_once(workflow, command)
             ):
                 workflow.start_activity(command.activity_id, 1, self._host.worker, at=at)
 
     def _is_stuck(self, error: Exception) -> None:
         self._drop_code()
-        self.stuck_count += 1
         self.stuck_reason = (
             str(error) if isinstance(error, AionError) else f"{type(error).__name__}: {error}"
         )
@@ -509,7 +553,6 @@ class RunProcess:
     def _is_unstuck(self) -> None:
         if self.stuck_reason is not None:
             self.stuck_reason = None
-            self.stuck_count = 0
             self._host.stuck(self, None)
 
     # ------------------------------------------------------------------- deciding, answering
@@ -547,20 +590,23 @@ class RunProcess:
             is_current = item.run_id is None or item.run_id == current
             if self.execution is not None and is_current:
                 item.answer.set_result(item.ask(self.execution))
-            elif self.stuck_reason is not None and is_current:
-                stuck = QueryFailedError("", f"the run is stuck: {self.stuck_reason}")
-                item.answer.set_exception(stuck)
             else:
                 self._host.spawn(self._answer_from_history(item, item.run_id or current))
         except Exception as error:  # noqa: BLE001 - it belongs to who asked
             item.answer.set_exception(error)
 
     async def _answer_from_history(self, item: QueryRequest, run_id: RunId) -> None:
-        """Let a closed run answer, in code that is brought back for it and thrown away again."""
+        """Let a run answer whose code is not here: in code that is brought back for it and thrown away again.
+
+        The code of a stuck run answers from where it parted from its history: its last good state.
+        """
         try:
             history = await self._host.repository.run_history(self.workflow_id, run_id)
-            execution = self._replayed(
-                self._host.repository.fold(self.workflow_id, history), history
+            workflow = self._host.repository.fold(self.workflow_id, history)
+            state = workflow.state
+            definition = self._pinned_for_query(state.workflow_type, state.package_version)
+            execution = bring_back(
+                definition, workflow, history, self._host.surroundings, as_far_as_it_goes=True
             )
             try:
                 answer = item.ask(execution)
@@ -572,6 +618,12 @@ class RunProcess:
         else:
             if not item.answer.done():
                 item.answer.set_result(answer)
+
+    def _pinned_for_query(self, workflow_type: str, version: str) -> WorkflowDefinition:
+        try:
+            return self._host.pinned(workflow_type, version)
+        except VersionNotLoadedError as error:
+            raise QueryFailedError("", f"the run is stuck: {error}") from error
 
     def _turn_over(self, workflow: Workflow, batch: list[Pending[WorkflowEvent]]) -> None:
         """Let a successor take its first step, or let go of the code of a run that has closed."""
@@ -586,9 +638,22 @@ class RunProcess:
             self._wake = True  # what it commanded is recorded by the next turn
         elif workflow.exists and not workflow.state.is_open:
             self._drop_code()
-        elif disturbed:
+        elif disturbed or (self.execution is None and _reopens(batch)):
             self.forget()
             self._wake = True
+
+
+def _is_given_up(item: Request | QueryRequest, error: Exception) -> bool:
+    """Whether who waits for this is told of `error` and nothing more comes of it."""
+    if item.answer is None:
+        return False
+    if isinstance(item, Request) and item.certain:
+        return isinstance(error, EngineClosedError)
+    return True
+
+
+def _reopens(batch: list[Pending[WorkflowEvent]]) -> bool:
+    return any(type(pending.event) is WorkflowReopened for pending in batch)
 
 
 def _starts(item: Request | QueryRequest) -> bool:

@@ -6,15 +6,20 @@ due for it. The same rows feed the timer service for as long as the engine lives
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Final
 
 from aion_es.clock import SleepingClock
-from aion_es.engine.catalog import Catalog
 from aion_es.engine.core import EngineCore
-from aion_es.errors import OperationalError, VersionNotLoadedError
-from aion_es.projections.pending_index import PendingTimer, PendingWorkIndex
+from aion_es.engine.couriers import child_run_id
+from aion_es.engine.orphans import Orphans
+from aion_es.errors import OperationalError
+from aion_es.events.values import WorkflowRef
+from aion_es.events.workflow import WorkflowContinuedAsNew
+from aion_es.ids import WorkflowId
+from aion_es.projections.pending_index import PendingChild, PendingTimer, PendingWorkIndex
 from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.store.port import EventReader, Position
@@ -32,7 +37,6 @@ class Recovery:
 
     Attributes:
         done: Set when everything that was due at the start has been taken up.
-        orphaned: Versions that open runs need and that are not loaded.
     """
 
     def __init__(
@@ -41,16 +45,15 @@ class Recovery:
         store: EventReader,
         runner: ProjectionRunner,
         index: PendingWorkIndex,
-        catalog: Catalog,
+        orphans: Orphans,
         clock: SleepingClock,
     ) -> None:
         self.done = asyncio.Event()
-        self.orphaned: tuple[VersionNotLoadedError, ...] = ()
         self._core = core
         self._store = store
         self._runner = runner
         self._index = index
-        self._catalog = catalog
+        self._orphans = orphans
         self._clock = clock
         core.effects.horizon = clock.now() + HORIZON
 
@@ -75,13 +78,86 @@ class Recovery:
 
     async def _take_up(self, end: Position) -> None:
         await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
-        await self._report_orphans()
-        with_activities = await self._index.runs_with_activities()
-        unseen = [workflow_id for workflow_id, _ in await self._index.unseen_runs()]
+        served = self._core.served_queues
+        await self._orphans.report(
+            end, alone=not self._core.effects.activities.others, served=served
+        )
+        supervision = self._core.supervision
+        supervision.supply(await self._index.runs_under_way(supervision.limited_types))
+        await self._take_up_rows(served)
+
+    async def take_over(self) -> None:
+        """Take up what another engine was doing that is not alive any more; this one has only to be open.
+
+        What an engine that is still alive is doing is left to it, as at the start.
+        """
+        await self.done.wait()
+        await self._persistently(self._take_up_now)
+
+    async def _take_up_now(self) -> None:
+        end = await self._store.end_position()
+        await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
+        await self._take_up_rows(self._core.served_queues)
+
+    async def _take_up_rows(self, served: Collection[str] | None) -> None:
+        """Take up what the rows say is due, owed or unseen."""
+        with_activities = await self._index.runs_with_activities(served)
+        unseen = [workflow_id for workflow_id, _ in await self._index.unseen_runs(served)]
         await self._arm_until(self._core.effects.horizon or self._clock.now())
         await self._core.wake_all(with_activities, reclaim=True)
         known = set(with_activities)
         await self._core.wake_all((i for i in unseen if i not in known), reclaim=True)
+        await self._run_errands()
+
+    async def _run_errands(self) -> None:
+        """Run what earlier engines owed between workflows and were not seen to have done."""
+        couriers = self._core.couriers
+        for signal in await self._index.signals():
+            sender = WorkflowRef(workflow_id=signal.workflow_id, run_id=signal.run_id)
+            couriers.send_signal(
+                sender, signal.signal_id, signal.target_workflow_id, signal.name, signal.payload
+            )
+        owed = await self._index.children()
+        for (workflow_id, run_id), group in groupby(owed, key=lambda c: (c.workflow_id, c.run_id)):
+            parent = WorkflowRef(workflow_id=workflow_id, run_id=run_id)
+            children = list(group)
+            for child in children:
+                if child.owed == "outcome":
+                    await self._tell_parent(parent, child.child_workflow_id)
+            if any(child.owed != "outcome" for child in children):
+                await self._settle_children(parent, children)
+
+    async def _settle_children(self, parent: WorkflowRef, owed: Sequence[PendingChild]) -> None:
+        """Start, cancel or close the children of a run, from what its own history says of them."""
+        repository, couriers = self._core.repository, self._core.couriers
+        history = await repository.run_history(parent.workflow_id, parent.run_id)
+        state = repository.fold(parent.workflow_id, history).state
+        for row in owed:
+            child = state.children.get(row.child_workflow_id)
+            if child is None or child.request is None:
+                continue
+            if not state.is_open:
+                couriers.close_child(parent, row.child_workflow_id, child)
+                continue
+            couriers.start_child(parent, child.request)
+            if child.cancel_requested is not None:
+                couriers.cancel_child(parent, row.child_workflow_id, child.cancel_requested)
+
+    async def _tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> None:
+        """Tell a parent how its child ended, from the child's history: the end of the chain that it began."""
+        repository = self._core.repository
+        current = await repository.load(child_workflow_id)
+        state = current.state if current.exists else None
+        run_id = child_run_id(parent, child_workflow_id)
+        while state is not None and (
+            state.parent != parent or isinstance(state.terminal, WorkflowContinuedAsNew)
+        ):
+            history = await repository.run_history(child_workflow_id, run_id)
+            state = repository.fold(child_workflow_id, history).state
+            if isinstance(state.terminal, WorkflowContinuedAsNew):
+                run_id = state.terminal.new_run_id
+        if state is not None and state.terminal is not None:
+            self._core.couriers.tell_parent(parent, child_workflow_id, state.terminal)
 
     async def _move_horizon(self) -> None:
         """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between."""
@@ -101,13 +177,3 @@ class Recovery:
             last = page[-1]
         for due in await self._index.deadlines_due(horizon):
             self._core.effects.arm_deadline(due.workflow_id, due.run_id, due.timeout, due.deadline)
-
-    async def _report_orphans(self) -> None:
-        orphaned: list[VersionNotLoadedError] = []
-        for row in await self._index.open_versions():
-            try:
-                self._catalog.pinned(row.workflow_type, row.package_version, row.runs)
-            except VersionNotLoadedError as error:
-                orphaned.append(error)
-                _LOG.error("%s", error)
-        self.orphaned = tuple(orphaned)

@@ -2,7 +2,7 @@
 
 import asyncio
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -65,9 +65,14 @@ class Registration:
 
 
 class Registry:
-    """Open runs by workflow id (the newest run), and completions by run."""
+    """Open runs by workflow id (the newest run), and completions by run.
+
+    Attributes:
+        on_closed: Told of every run that is known to have closed, whether it was registered or not.
+    """
 
     def __init__(self) -> None:
+        self.on_closed: Callable[[WorkflowId], None] | None = None
         self._open: dict[WorkflowId, Registration] = {}
         self._completions: weakref.WeakValueDictionary[tuple[WorkflowId, RunId], Completion] = (
             weakref.WeakValueDictionary()
@@ -110,3 +115,5 @@ class Registry:
         known = self._open.get(workflow_id)
         if known is not None and known.run_id == run_id:
             del self._open[workflow_id]
+        if self.on_closed is not None:
+            self.on_closed(workflow_id)

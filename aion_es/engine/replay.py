@@ -8,9 +8,13 @@ for code that matches.
 from collections import deque
 from collections.abc import Sequence
 
+from aion_es.aggregates.workflow import Workflow
+from aion_es.authoring.definitions import WorkflowDefinition
+from aion_es.collector import paused_collector
 from aion_es.engine.commands import COMMAND_EVENTS, Command, describe
-from aion_es.engine.execution import FACTS, CodeExecution
-from aion_es.errors import NonDeterminismError
+from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
+from aion_es.engine.reopening import Cut, effective
+from aion_es.errors import NonDeterminismError, PayloadError
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import (
     MarkerRecorded,
@@ -24,6 +28,42 @@ from aion_es.events.workflow import (
 )
 
 
+def bring_back(
+    definition: WorkflowDefinition,
+    workflow: Workflow,
+    history: Sequence[Envelope[WorkflowEvent]],
+    surroundings: Surroundings,
+    *,
+    as_far_as_it_goes: bool = False,
+) -> CodeExecution:
+    """Return a run's code where its history ends; to be closed by the caller.
+
+    Args:
+        definition: The code.
+        workflow: The aggregate that the history was folded into.
+        history: All events of the run.
+        surroundings: What the code needs of the engine.
+        as_far_as_it_goes: Where code and history part, stop, and return the code as it is there: good
+            enough to be asked, never to go on.
+
+    Raises:
+        NonDeterminismError: The code commands something other than what is recorded.
+        PayloadError: A recorded value does not fit the type that the code declares now.
+    """
+    execution = CodeExecution(definition, workflow, surroundings)
+    try:
+        with paused_collector():
+            replay(execution, history)
+    except (NonDeterminismError, PayloadError):
+        if not as_far_as_it_goes:
+            execution.close()
+            raise
+    except BaseException:
+        execution.close()
+        raise
+    return execution
+
+
 def replay(execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]]) -> None:
     """Deliver the facts of `history` to fresh code and match what it commands.
 
@@ -33,10 +73,17 @@ def replay(execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]])
         NonDeterminismError: The code commands something other than what is recorded.
         PayloadError: A recorded value does not fit the type that the code declares now.
     """
-    execution.expect_markers(e.event for e in history if isinstance(e.event, MarkerRecorded))
+    steps = effective(history)
+    execution.expect_markers(
+        s.event for s in steps if isinstance(s, Envelope) and isinstance(s.event, MarkerRecorded)
+    )
+    execution.attribute_calls.expect(s.event for s in steps if isinstance(s, Envelope))
     produced: deque[Command] = deque()
-    last = len(history) - 1
-    for index, envelope in enumerate(history):
+    last = len(steps) - 1
+    for index, envelope in enumerate(steps):
+        if isinstance(envelope, Cut):
+            execution.pass_over(envelope)
+            continue
         event = envelope.event
         kind = type(event)
         if kind in FACTS:

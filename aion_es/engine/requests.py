@@ -38,9 +38,10 @@ class Request:
 
     Attributes:
         decide: Called with the aggregate and the present instant, perhaps more than once.
-        answer: Who waits for what comes of it; `None` for a fact, which is never given up.
+        answer: Who waits for what comes of it; `None` for a fact.
         run_id: Of a fact: dropped silently once that run is no longer current and open.
         starts: It may begin a workflow that does not exist yet.
+        certain: It is never given up while the engine is open, however long the store is away. Every fact is.
         events: What it added when it was last decided.
         refusal: Why it was refused when it was last decided.
     """
@@ -49,6 +50,7 @@ class Request:
     answer: "asyncio.Future[Committed] | None" = None
     run_id: RunId | None = None
     starts: bool = False
+    certain: bool = False
     events: tuple[WorkflowEvent, ...] = ()
     refusal: AionError | None = None
 

@@ -10,8 +10,12 @@ import heapq
 import itertools
 from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
+from typing import Final
 
 from aion_es.clock import SleepingClock
+
+_SLACK: Final = 64
+"""So many entries may be dead beside as many as live before the heap is built anew."""
 
 
 class TimerService:
@@ -34,6 +38,10 @@ class TimerService:
         if self._live.get(key) == due_at:
             return
         self._live[key] = due_at
+        if len(self._heap) > 2 * len(self._live) + _SLACK:
+            # Most of what is held was discarded: timeouts of what has ended in time, above all.
+            self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
         heapq.heappush(self._heap, (due_at, next(self._order), key, fire))
         if self._heap[0][2] == key:
             self._earlier.set()

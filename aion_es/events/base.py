@@ -1,6 +1,6 @@
 """What every event shares: frozen, readable as JSON, and lenient towards fields of a newer program."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -19,7 +19,14 @@ class RecordedModel(BaseModel):
 
 
 class Event(RecordedModel):
-    """A fact. Its class name is its type on the wire, so it is never renamed once recorded."""
+    """A fact. Its class name is its type on the wire, so it is never renamed once recorded.
+
+    Attributes:
+        LATER: Fields that were added when events of the type had already been recorded. They are left out
+            while they are at their default: the same event is written as the same bytes for ever.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
 
 
 Instant = AwareDatetime

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, cast, get_args
 
 from pydantic import ValidationError
@@ -11,13 +12,16 @@ from pydantic_core import from_json, to_json
 from aion_es.collector import paused_collector
 from aion_es.errors import EventDecodeError, UnknownEventTypeError
 from aion_es.events.base import Event
+from aion_es.events.catalog import CatalogEvent, PackageEvent
 from aion_es.events.metadata import Envelope, EventMetadata
 from aion_es.events.schedule import ScheduleEvent
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import StreamName
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
-    cls.__name__: cls for cls in (*get_args(WorkflowEvent), *get_args(ScheduleEvent))
+    cls.__name__: cls
+    for union in (WorkflowEvent, ScheduleEvent, PackageEvent, CatalogEvent)
+    for cls in get_args(union)
 }
 """Every event type by its name on the wire."""
 
@@ -77,12 +81,33 @@ _decoders: dict[str, Callable[[bytes], Event]] = {}
 
 
 def encode(event: Event) -> bytes:
-    """Return the event's data: a JSON object of its fields, in the order of their declaration."""
+    """Return the event's data: a JSON object of its fields, in the order of their declaration.
+
+    Of the fields that came later (`Event.LATER`) only those that are set are written.
+    """
     write = _encoders.get(type(event))
     if write is None:
-        type(event).model_rebuild()  # deferred until now; see RecordedModel
-        write = _encoders[type(event)] = type(event).__pydantic_serializer__.to_json
+        write = _encoders[type(event)] = _encoder_of(type(event))
     return write(event)
+
+
+def _encoder_of(event_type: type[Event]) -> Callable[[Event], bytes]:
+    event_type.model_rebuild()  # deferred until now; see RecordedModel
+    write: Callable[..., bytes] = event_type.__pydantic_serializer__.to_json
+    defaults = {name: event_type.model_fields[name].default for name in event_type.LATER}
+    if not defaults:
+        return write
+    unset = attrgetter(*defaults)(event_type.model_construct(**defaults))
+    values, all_later = attrgetter(*defaults), set(defaults)
+
+    def write_what_is_set(event: Event) -> bytes:
+        if values(event) == unset:  # nearly always
+            return write(event, exclude=all_later)
+        return write(
+            event, exclude={name for name in all_later if getattr(event, name) == defaults[name]}
+        )
+
+    return write_what_is_set
 
 
 def decode(stored: StoredEvent) -> Event:

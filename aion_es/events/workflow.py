@@ -1,7 +1,7 @@
 """What can happen in the life of a workflow: every event of a workflow's stream, as a frozen model."""
 
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -76,9 +76,17 @@ class WorkflowCompleted(Event):
 
 
 class WorkflowFailed(Event):
-    """The code raised. Terminal."""
+    """The code raised. Terminal.
+
+    Attributes:
+        failed_activities: Those whose failure the error came from, directly or as a cause: where the code
+            takes up again if the run is reopened. Empty if the code itself is what failed.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ("failed_activities",)
 
     error: Failure
+    failed_activities: tuple[ActivityId, ...] = ()
 
 
 class WorkflowCancelRequested(Event):
@@ -169,7 +177,10 @@ class ActivityScheduled(Event):
     Attributes:
         activity_id: Ordinal of the scheduling command among the run's activities, from 0.
         heartbeat: An attempt that is silent for longer has failed.
+        offered: The engine that recorded this does not serve the queue: whoever does takes the activity up.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("offered",)
 
     activity_id: ActivityId
     activity_type: str
@@ -178,6 +189,7 @@ class ActivityScheduled(Event):
     retry: RetryPolicy = RetryPolicy.model_construct()
     timeouts: ActivityTimeouts = ActivityTimeouts.model_construct()
     heartbeat: timedelta | None = None
+    offered: bool = False
 
 
 class ActivityStarted(Event):
@@ -202,12 +214,17 @@ class ActivityFailed(Event):
     Attributes:
         retry_at: Another attempt will come at this instant, and the activity stays pending;
             `None`: it has failed for good.
+        heartbeat_details: What the attempt said last with `activity.heartbeat`; the next one is told.
+            `None` if it said nothing.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("heartbeat_details",)
 
     activity_id: ActivityId
     attempt: Attempt
     error: ActivityFailure
     retry_at: Instant | None = None
+    heartbeat_details: Payload | None = None
 
 
 class ActivityCancelRequested(Event):
@@ -285,6 +302,12 @@ class SignalSent(Event):
     payload: Payload = NOTHING
 
 
+class SignalDelivered(Event):
+    """The message that the run sent is recorded in its target's stream."""
+
+    signal_id: SignalId
+
+
 class SignalSendFailed(Event):
     """The message could not be delivered: its target is unknown or closed."""
 
@@ -305,6 +328,13 @@ class ChildWorkflowStarted(Event):
     parent_close: ParentClose = "cancel"
     task_queue: str = DEFAULT_TASK_QUEUE
     attributes: dict[str, AttributeValue] = Field(default_factory=dict)
+
+
+class ChildWorkflowCancelRequested(Event):
+    """The code no longer wants the child; the child is asked to end."""
+
+    child_workflow_id: WorkflowId
+    reason: str = ""
 
 
 class ChildWorkflowCompleted(Event):
@@ -368,8 +398,10 @@ WorkflowEvent: TypeAlias = (
     | WithTimeoutCompleted
     | SignalReceived
     | SignalSent
+    | SignalDelivered
     | SignalSendFailed
     | ChildWorkflowStarted
+    | ChildWorkflowCancelRequested
     | ChildWorkflowCompleted
     | ChildWorkflowFailed
     | ChildWorkflowCancelled

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 from aion_es.aggregates.attributes import AttributeSchema
+from aion_es.aggregates.code_catalog import CodeCatalog
+from aion_es.aggregates.package_upload import PackageUpload
 from aion_es.aggregates.schedule import Schedule
 from aion_es.aggregates.workflow import Workflow
 from aion_es.errors import AionError
@@ -21,7 +23,7 @@ from aion_es.events.schedule import ScheduleEvent
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import ScheduleId, StreamName, WorkflowId
 
-A = TypeVar("A", bound=Workflow | Schedule)
+A = TypeVar("A", bound=Workflow | Schedule | CodeCatalog | PackageUpload)
 
 GIVEN_AT: Final = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 """When everything given was recorded, unless said otherwise."""
@@ -136,7 +138,7 @@ class Outcome(Generic[A]):
         return self
 
 
-def _state(aggregate: Workflow | Schedule) -> object:
+def _state(aggregate: Workflow | Schedule | CodeCatalog | PackageUpload) -> object:
     return aggregate.state if aggregate.exists else None
 
 

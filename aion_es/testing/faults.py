@@ -1,17 +1,26 @@
-"""A store that fails when a test says so: appends that are refused, lost, unanswered or endless, and counted.
+"""A store that fails when a test says so: calls that are refused, lost, unanswered or endless, and counted.
 
-Wrap any store, give the wrapper to `Engine.open` or to a repository, and say which appends go wrong::
+Wrap any store, give the wrapper to `Engine.open` or to a repository, and say what goes wrong::
 
     store = FaultyStore(MemoryEventStore())
     store.crash_after(3)                 # three appends succeed; then the process is as good as dead
+    store.disturb(random.Random(7))      # or: every tenth call, of whatever kind, goes wrong somehow
     async with Engine.open(store, workflows=[checkout]) as engine: ...
 """
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
 from typing import Literal, NamedTuple, TypeAlias
 
-from aion_es.errors import StoreClosedError, StoreError, StoreUnavailableError
+from aion_es.errors import (
+    ConcurrencyConflictError,
+    StoreClosedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from aion_es.ids import StreamName
 from aion_es.store.port import (
     START,
@@ -27,6 +36,7 @@ from aion_es.store.port import (
     StreamMetadata,
     Subscription,
 )
+from aion_es.testing.disturbances import BreakingSubscription, Disturbance, Harm
 
 Kind: TypeAlias = Literal["fail", "lose", "hang"]
 
@@ -51,21 +61,27 @@ class _Fault(NamedTuple):
 
 
 class FaultyStore:
-    """Passes everything on to `store`, except the appends that a test has spoiled. An `EventStore`.
+    """Passes everything on to `store`, except what a test has spoiled. An `EventStore`.
 
     Appends are numbered from 1 as they are called, retries included. Where several faults name the same
     append, the one that was asked for last counts.
 
     Attributes:
         calls: Appends that were called so far.
+        called: How often each method was called, by name; `next_batch` stands for subscriptions.
         committed: Appends that were committed through this wrapper, in order.
+        conflicts: Appends that were refused because somebody else was first.
         crashed: Set when an append was refused because of `crash_after`.
     """
 
     def __init__(self, store: EventStore) -> None:
         self.calls = 0
+        self.called: Counter[str] = Counter()
         self.committed: list[CommittedAppend] = []
+        self.conflicts = 0
         self.crashed = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._disturbance: Disturbance | None = None
         self._store = store
         self._faults: list[_Fault] = []
         self._healed = asyncio.Event()
@@ -117,9 +133,34 @@ class FaultyStore:
 
         self._spoil("fail", self.calls + count + 1, None, crash)
 
+    def go_away(self) -> None:
+        """Refuse every call with `StoreUnavailableError`, and break every subscription, until `heal`."""
+        self._gone.set()
+
+    def disturb(
+        self,
+        rng: random.Random,
+        *,
+        rate: float = 0.1,
+        longest: timedelta = timedelta(milliseconds=50),
+    ) -> None:
+        """Let calls of every kind go wrong at random, until `heal`.
+
+        One that is struck is refused, or times out without having been made, or is made and its answer
+        lost; a read breaks off after its first event, a subscription before a batch.
+
+        Args:
+            rng: Where chance comes from. Print its seed, so that a failure can be repeated.
+            rate: Share of the calls that go wrong, from 0 to 1.
+            longest: How long one waits at most before it times out.
+        """
+        self._disturbance = Disturbance(rng, rate, longest)
+
     def heal(self) -> None:
         """Take back every fault, and let appends that hang go on."""
         self._faults.clear()
+        self._gone.clear()
+        self._disturbance = None
         self._healed.set()
         self._healed = asyncio.Event()
 
@@ -135,6 +176,17 @@ class FaultyStore:
             if fault.first <= number <= fault.last:
                 return fault
         return None
+
+    async def _begin(self, method: str) -> Harm | None:
+        """Count a call, and refuse it if it is to be; return what becomes of its answer."""
+        self._count(method)
+        if self._gone.is_set():
+            raise StoreUnavailableError("injected: the store is away")
+        return None if self._disturbance is None else await self._disturbance.strike()
+
+    def _count(self, method: str) -> Disturbance | None:
+        self.called[method] += 1
+        return self._disturbance
 
     # --------------------------------------------------------------------------------- the port
 
@@ -153,10 +205,16 @@ class FaultyStore:
             await self._healed.wait()
         if fault is not None and fault.kind == "fail":
             raise fault.error()
-        appended = await self._store.append(stream, events, expected)
+        harm = await self._begin("append")
+        try:
+            appended = await self._store.append(stream, events, expected)
+        except ConcurrencyConflictError:
+            self.conflicts += 1
+            raise
         self.committed.append(CommittedAppend(stream, tuple(event.type for event in events)))
         if fault is not None and fault.kind == "lose":
             raise fault.error()
+        _end(harm)
         return appended
 
     def submit(
@@ -174,9 +232,10 @@ class FaultyStore:
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
         """See `EventReader`."""
-        return self._store.read(
+        events = self._store.read(
             stream, from_revision=from_revision, backwards=backwards, limit=limit
         )
+        return self._reading("read", events)
 
     def read_all(
         self,
@@ -187,39 +246,64 @@ class FaultyStore:
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
         """See `EventReader`."""
-        return self._store.read_all(
+        events = self._store.read_all(
             from_position=from_position, prefix=prefix, backwards=backwards, limit=limit
         )
+        return self._reading("read_all", events)
+
+    async def _reading(
+        self, method: str, events: AsyncIterator[RecordedEvent]
+    ) -> AsyncIterator[RecordedEvent]:
+        harm = await self._begin(method)
+        async for event in events:
+            yield event
+            _end(harm)
+        _end(harm)
 
     async def head(self, stream: StreamName) -> int:
         """See `EventReader`."""
-        return await self._store.head(stream)
+        harm = await self._begin("head")
+        answer = await self._store.head(stream)
+        _end(harm)
+        return answer
 
     async def end_position(self) -> Position:
         """See `EventReader`."""
-        return await self._store.end_position()
+        harm = await self._begin("end_position")
+        answer = await self._store.end_position()
+        _end(harm)
+        return answer
 
     def subscribe_all(self, *, from_position: Position = START, prefix: str = "") -> Subscription:
         """See `EventSubscriber`."""
-        return self._store.subscribe_all(from_position=from_position, prefix=prefix)
+        inner = self._store.subscribe_all(from_position=from_position, prefix=prefix)
+        return BreakingSubscription(inner, self._gone, lambda: self._count("next_batch"))
 
     def subscribe(self, stream: StreamName, *, from_revision: int = 0) -> Subscription:
         """See `EventSubscriber`."""
-        return self._store.subscribe(stream, from_revision=from_revision)
+        inner = self._store.subscribe(stream, from_revision=from_revision)
+        return BreakingSubscription(inner, self._gone, lambda: self._count("next_batch"))
 
     async def create_consumer_group(
         self, name: str, settings: ConsumerGroupSettings | None = None
     ) -> None:
         """See `CompetingConsumers`."""
+        harm = await self._begin("create_consumer_group")
         await self._store.create_consumer_group(name, settings)
+        _end(harm)
 
     async def delete_consumer_group(self, name: str) -> None:
         """See `CompetingConsumers`."""
+        harm = await self._begin("delete_consumer_group")
         await self._store.delete_consumer_group(name)
+        _end(harm)
 
     async def replay_parked(self, name: str) -> int:
         """See `CompetingConsumers`."""
-        return await self._store.replay_parked(name)
+        harm = await self._begin("replay_parked")
+        answer = await self._store.replay_parked(name)
+        _end(harm)
+        return answer
 
     def consume(self, name: str) -> Consumer:
         """See `CompetingConsumers`."""
@@ -227,20 +311,35 @@ class FaultyStore:
 
     async def metadata(self, stream: StreamName) -> StreamMetadata:
         """See `EventStore`."""
-        return await self._store.metadata(stream)
+        harm = await self._begin("metadata")
+        answer = await self._store.metadata(stream)
+        _end(harm)
+        return answer
 
     async def set_metadata(self, stream: StreamName, metadata: StreamMetadata) -> None:
         """See `EventStore`."""
+        harm = await self._begin("set_metadata")
         await self._store.set_metadata(stream, metadata)
+        _end(harm)
 
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
         """See `EventStore`."""
+        harm = await self._begin("delete")
         await self._store.delete(stream, expected)
+        _end(harm)
 
     async def health(self) -> None:
         """See `EventStore`."""
+        harm = await self._begin("health")
         await self._store.health()
+        _end(harm)
 
     async def aclose(self) -> None:
         """See `EventStore`; closes the store that is wrapped."""
         await self._store.aclose()
+
+
+def _end(harm: Harm | None) -> None:
+    """Lose the answer of a call that was made, if that was drawn."""
+    if harm is not None:
+        raise StoreUnavailableError("injected: no answer", True)

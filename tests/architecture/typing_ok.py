@@ -1,9 +1,10 @@
 """Right uses of every typed part of the API: both type checkers must accept each line."""
 
 import asyncio
-from typing import assert_type
+from typing import Any, assert_type
 
 from aion_es import Context, Engine, WorkflowHandle, workflow
+from aion_es.schedules import Cron, Schedule, Start
 from tests.architecture.typing_channels import (
     Approval,
     Order,
@@ -60,3 +61,7 @@ async def client(engine: Engine) -> None:
     assert_type(engine.handle("beat", heartbeat), WorkflowHandle[int])
     both = await engine.signal_with_start(checkout, order, approval, Approval("ana"), id="order-43")
     assert_type(await both.result(), str)
+    await engine.schedules.create(
+        Schedule(id="daily", spec=Cron("@daily"), action=Start(checkout, order))
+    )
+    assert_type(await engine.schedules.trigger("daily"), WorkflowHandle[Any])

@@ -1,6 +1,7 @@
 """Engines over each store, one after the other on the same data, with every append counted."""
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from aion_es.testing.faults import FaultyStore
 class EngineOpener:
     """Opens engines on one store; the events stay when an engine is left."""
 
-    def __init__(self, store: FaultyStore, read_model: str) -> None:
+    def __init__(self, store: FaultyStore, read_model: str, *, evicts: bool) -> None:
         self.store = store
         self._read_model = read_model
+        self._evicts = evicts
 
     def __call__(
         self,
@@ -34,6 +36,8 @@ class EngineOpener:
         clock: SleepingClock | None = None,
         ids: IdSource | None = None,
     ) -> OpeningEngine:
+        if self._evicts:
+            options = replace(options or EngineOptions(), max_resident=1)
         return Engine.open(
             self.store,
             workflows=workflows,
@@ -46,10 +50,15 @@ class EngineOpener:
         )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+resident = pytest.mark.parametrize("store", ["memory", "sqlite"], indirect=True)
+"""For a test that counts which runs are in memory: it does not run with all but one evicted."""
+
+
+@pytest.fixture(params=["memory", "sqlite", "evicting"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FaultyStore]:
+    """Every test runs on both stores, and once more with all runs but one out of memory."""
     inner: EventStore
-    if request.param == "memory":
+    if request.param != "sqlite":
         inner = MemoryEventStore()
     else:
         inner = await SQLiteEventStore.open(tmp_path / "aion.db", durability=Durability.NORMAL)
@@ -58,8 +67,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-def open_engine(store: FaultyStore, tmp_path: Path) -> EngineOpener:
-    return EngineOpener(store, f"sqlite:///{tmp_path / 'readmodel.db'}")
+def open_engine(store: FaultyStore, tmp_path: Path, request: pytest.FixtureRequest) -> EngineOpener:
+    evicts = "evicting" in request.node.callspec.id.split("-")
+    return EngineOpener(store, f"sqlite:///{tmp_path / 'readmodel.db'}", evicts=evicts)
 
 
 @pytest.fixture

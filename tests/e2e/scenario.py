@@ -8,7 +8,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from aion_es import WorkflowHandle
+from aion_es.aggregates import AttributeSchema, Workflow
 from aion_es.app import Engine
+from aion_es.authoring.definitions import workflow_definition
+from aion_es.engine.execution import Surroundings
+from aion_es.engine.replay import bring_back
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import DEFAULT_NAMESPACE, WorkflowId, workflow_stream
@@ -53,6 +57,15 @@ async def stream_of(engine: Engine, workflow_id: str) -> list[str]:
     """Return the type names of everything in a workflow's stream, whichever run it belongs to."""
     stream = workflow_stream(DEFAULT_NAMESPACE, WorkflowId(workflow_id))
     return [event.type async for event in engine.store.read(stream)]
+
+
+def replayed(history: Sequence[Envelope[WorkflowEvent]], code: Any) -> None:
+    """Hold a whole history against code, strictly; a difference raises."""
+    aggregate = Workflow(WorkflowId("w"), schema=AttributeSchema())
+    for recorded in history:
+        aggregate.replay(recorded)
+    surroundings = Surroundings(AttributeSchema(), lambda _: "1", lambda *_: "1", 1_000_000)
+    bring_back(workflow_definition(code), aggregate, history, surroundings).close()
 
 
 async def stored(engine: Engine) -> int:

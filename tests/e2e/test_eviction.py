@@ -1,7 +1,8 @@
 """Nobody can tell whether a run stayed in memory: everything gives the same with room for one run only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from aion_es import ActivityError, Context, EngineOptions, RetryPolicy, Signal, 
 from aion_es.app import Engine
 from aion_es.errors import WorkflowCancelledError
 from aion_es.testing.clock import ManualClock
-from tests.e2e.conftest import EngineOpener
+from tests.e2e.conftest import EngineOpener, resident
 from tests.e2e.scenario import SOON, stream_of
 
 number = Signal("number", int)
@@ -152,6 +153,7 @@ async def test_with_room_for_one_run_every_run_gives_the_same_result_and_history
         assert [sorted(await stream_of(engine, name)) for name in ids] == [sorted(expected)] * MANY
 
 
+@resident
 async def test_only_so_many_runs_stay_in_memory(open_engine: EngineOpener) -> None:
     async with open_engine([collects], options=EngineOptions(max_resident=3)) as engine:
         for index in range(10):
@@ -199,3 +201,34 @@ async def test_a_suspended_run_gets_the_outcome_of_its_running_activity(
         results = await asyncio.gather(*(h.result(timeout=SOON) for h in handles))
         assert results == [1] * 5
         assert engine.activities_executed == 5
+
+
+async def test_async_generators_of_code_that_is_evicted_leave_nothing_behind(
+    open_engine: EngineOpener, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def numbers(ctx: Context) -> AsyncIterator[int]:
+        try:
+            async for value in ctx.signals(number):
+                yield value
+        finally:
+            await asyncio.sleep(1)
+
+    @workflow
+    async def consumes(ctx: Context) -> int:
+        total = 0
+        async for value in numbers(ctx):
+            total += value
+            if total > 2:
+                break
+        return total
+
+    async with open_engine([consumes], options=EngineOptions(max_resident=1)) as engine:
+        handles = [await engine.start(consumes) for _ in range(4)]
+        for handle in handles:
+            await handle.signal(number, 1)
+        for handle in handles:
+            await handle.signal(number, 2)
+            assert await handle.result(timeout=SOON) == 3
+        gc.collect()
+        await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -16,7 +16,7 @@ from aion_es.errors import (
     WorkflowTerminatedError,
 )
 from aion_es.testing.clock import ManualClock
-from tests.e2e.conftest import EngineOpener
+from tests.e2e.conftest import EngineOpener, resident
 from tests.e2e.scenario import SOON, kinds, stored, stream_of, until
 
 go = Signal("go")
@@ -123,6 +123,7 @@ async def test_a_handle_of_an_old_run_keeps_its_result_and_its_history(
         assert await stream_of(engine, "w") == ["WorkflowStarted", "WorkflowCompleted"] * 2
 
 
+@resident
 async def test_the_registry_holds_open_runs_only(open_engine: EngineOpener) -> None:
     async with open_engine([waits, fails]) as engine:
         first, second = await engine.start(waits, id="a"), await engine.start(waits, id="b")

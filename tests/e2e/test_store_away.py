@@ -1,14 +1,26 @@
 """The store goes away and comes back: nothing is lost, nothing is done twice, and callers are told."""
 
 import asyncio
+import random
 from collections import Counter
 from datetime import timedelta
 
 import pytest
 
-from aion_es import Context, EngineOptions, RetryPolicy, Signal, activity, workflow
-from aion_es.errors import StoreUnavailableError
+from aion_es import Context, Engine, EngineOptions, RetryPolicy, Signal, activity, workflow
+from aion_es.errors import StoreClosedError, StoreUnavailableError
 from aion_es.testing.clock import ManualClock
+from tests.crash.engine_shapes import ACTIVITIES as SHAPE_ACTIVITIES
+from tests.crash.engine_shapes import (
+    SHAPES,
+    Shape,
+    completed_keys,
+    decisions,
+    events_of,
+    executions,
+    undisturbed,
+)
+from tests.crash.engine_shapes import WORKFLOWS as SHAPE_WORKFLOWS
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import SOON, kinds, stored, stream_of, until
 
@@ -253,3 +265,123 @@ async def test_a_command_whose_answer_was_lost_succeeds_all_the_same(
         await getattr(handle, command)()
         recorded = await kinds(handle)
         assert len(recorded) == len(set(recorded))
+
+
+async def test_a_start_that_the_store_refused_leaves_an_engine_that_can_be_left(
+    open_engine: EngineOpener,
+) -> None:
+    """Nothing was recorded and nobody waits: the engine once read the empty stream again and again, for ever."""
+    async with asyncio.timeout(SOON.total_seconds()):
+        async with open_engine([collects]) as engine:
+            open_engine.store.crash_after(0)
+            with pytest.raises(StoreClosedError):
+                await engine.start(collects, 1, id="w")
+
+
+# ------------------------------------------------------------------------------ every call
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.code)
+async def test_with_faults_at_random_in_every_call_each_shape_ends_as_if_there_were_none(
+    open_engine: EngineOpener, shape: Shape
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # pytest shows it when the test fails
+    store = open_engine.store
+    ids = [f"{shape.code}-{index}" for index in range(3)]
+    expected = [await undisturbed(shape, name) for name in ids]
+    executions.clear()
+    async with open_engine(SHAPE_WORKFLOWS, SHAPE_ACTIVITIES) as engine:
+        store.disturb(random.Random(seed), rate=0.15, longest=timedelta(milliseconds=20))
+        results = await asyncio.gather(*(_insist(engine, shape, name) for name in ids))
+        store.heal()
+        assert results == [shape.result] * len(ids)
+        for name, alone in zip(ids, expected, strict=True):
+            events = await events_of(store, name)
+            assert decisions(events) == alone
+            keys = completed_keys(events)
+            assert len(set(keys)) == len(keys)
+            assert {executions[key] for key in keys} <= {1, 2, 3}
+        await until(lambda: _is_ready(engine))
+        await engine.projections.wait_until_caught_up()
+        assert await engine.visibility.count("ExecutionStatus = 'Running'") == 0
+
+
+async def _insist(engine: Engine, shape: Shape, id: str) -> object:
+    """Ask until there is an answer: who was told that the store is away asks again."""
+    while True:
+        try:
+            return await shape.drive(engine, shape.code, id)
+        except StoreUnavailableError:
+            await asyncio.sleep(0.01)
+
+
+async def _is_ready(engine: Engine) -> bool:
+    return (await engine.health()).is_ready
+
+
+async def test_health_says_that_the_store_is_away_and_that_it_is_back(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine([two_steps], [work]) as engine:
+        await engine.wait_recovered(SOON)
+        await until(lambda: _is_ready(engine))
+        open_engine.store.go_away()
+        health = await engine.health()
+        assert not health.is_ready
+        assert health.store_error is not None
+        assert "injected" in health.store_error
+        assert health.lag is None
+        open_engine.store.heal()
+        health = await engine.health()
+        assert (health.is_ready, health.store_error, health.is_recovered) == (True, None, True)
+        assert await (await engine.start(two_steps)).result(timeout=SOON) == 2
+        await engine.projections.wait_until_caught_up()
+        assert ((await engine.health()).lag, health.stuck) == (0, 0)
+
+
+async def test_health_counts_the_runs_that_are_stuck(open_engine: EngineOpener) -> None:
+    @workflow(name="collects")
+    async def differs(ctx: Context, count: int) -> None:
+        await ctx.sleep(timedelta(seconds=count))
+
+    async with open_engine([differs]) as engine:
+        await engine.start(differs, 60, id="w")
+    async with open_engine([collects]) as engine:
+        await engine.handle("w").signal(number, 1)
+        await until(lambda: _is_stuck(engine))
+        health = await engine.health()
+        assert (health.stuck, health.store_error) == (1, None)
+
+
+async def _is_stuck(engine: Engine) -> bool:
+    return (await engine.health()).stuck > 0
+
+
+async def test_nothing_spins_while_the_store_is_away(open_engine: EngineOpener) -> None:
+    """Twenty runs have something to record, everything follows the store, and one second passes."""
+    store = open_engine.store
+    gate = asyncio.Event()
+
+    @activity
+    async def gated() -> None:
+        await gate.wait()
+
+    @workflow
+    async def waits(ctx: Context) -> str:
+        await ctx.run(gated)
+        return "done"
+
+    async with open_engine([waits], [gated]) as engine:
+        handles = [await engine.start(waits) for _ in range(20)]
+        await until(lambda: engine.activities_executed == 20)
+        store.go_away()
+        gate.set()
+        before = store.called.total()
+        await asyncio.sleep(1)  # what is counted is what happens in this time
+        calls = store.called.total() - before
+        print(f"{calls} calls in a second")
+        assert calls < 20 * 10
+        store.heal()
+        results = await asyncio.gather(*(h.result(timeout=SOON) for h in handles))
+        assert results == ["done"] * 20

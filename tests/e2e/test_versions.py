@@ -71,7 +71,7 @@ async def test_new_runs_take_the_version_that_was_registered_last(
 
 async def test_new_runs_take_the_version_that_is_routed(open_engine: EngineOpener) -> None:
     async with open_engine([job_1, job_2], [first]) as engine:
-        engine.catalog.route("job", "1")
+        await engine.catalog.route("job", "1")
         handle = await engine.start(job_2)
         assert (await handle.describe()).version == "1"
         await handle.signal(go)

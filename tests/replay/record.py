@@ -83,6 +83,21 @@ async def _pause_between(handle: Handle, clock: ManualClock) -> None:
     await handle.resume("audited")
 
 
+async def _reopen(handle: Handle, clock: ManualClock) -> None:
+    while (await handle.describe()).status.is_open:  # noqa: ASYNC110 - the history is what tells
+        await asyncio.sleep(0.01)
+    clock.advance(timedelta(seconds=1))
+    await handle.reopen()
+    await handle.signal(number, 1, signal_id="one")
+
+
+async def _three_numbers_then_a_bell(handle: Handle, clock: ManualClock) -> None:
+    for value in (1, 2, 3):
+        await handle.signal(number, value, signal_id=f"number-{value}")
+        await asyncio.sleep(0.05)
+    await handle.signal(bell, signal_id="bell")
+
+
 DRIVES: dict[str, tuple[Drive, tuple[Any, ...]]] = {
     "one_activity": (_nothing, (Order(id="42", amount_cents=999),)),
     "fan_out": (_nothing, ()),
@@ -96,6 +111,13 @@ DRIVES: dict[str, tuple[Drive, tuple[Any, ...]]] = {
     "fails": (_nothing, ()),
     "paused": (_pause_between, ()),
     "primitives": (_seconds, ()),
+    "waits_for_bell": (_one_bell, ()),
+    "children": (_nothing, ()),
+    "sends": (_nothing, ()),
+    "reopened": (_reopen, ()),
+    "heartbeats": (_seconds, ()),
+    "handlers": (_three_numbers_then_a_bell, ()),
+    "combines": (_nothing, ()),
 }
 
 

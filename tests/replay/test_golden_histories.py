@@ -70,11 +70,13 @@ def replayed(history: Sequence[Envelope[WorkflowEvent]], code: Any) -> CodeExecu
         NonDeterminismError: It commands something else.
     """
     schema = AttributeSchema(customer)
-    aggregate = Workflow(WorkflowId("w"), schema=schema)
+    aggregate = Workflow(WorkflowId(workflow_definition(code).type), schema=schema)
     for envelope in history:
         aggregate.replay(envelope)
     execution = CodeExecution(
-        workflow_definition(code), aggregate, Surroundings(schema, lambda _: "1", 1_000_000)
+        workflow_definition(code),
+        aggregate,
+        Surroundings(schema, lambda _: "1", lambda *_: "1", 1_000_000),
     )
     try:
         replay(execution, history)
@@ -140,9 +142,17 @@ def test_the_histories_hold_every_command_and_fact_that_code_can_see() -> None:
         "ActivityCompleted",
         "ActivityFailed",
         "ActivityScheduled",
+        "ChildWorkflowCancelRequested",
+        "ChildWorkflowCancelled",
+        "ChildWorkflowCompleted",
+        "ChildWorkflowFailed",
+        "ChildWorkflowStarted",
         "MarkerRecorded",
         "SearchAttributesUpdated",
+        "SignalDelivered",
         "SignalReceived",
+        "SignalSendFailed",
+        "SignalSent",
         "TimerCancelled",
         "TimerFired",
         "TimerStarted",
@@ -153,6 +163,7 @@ def test_the_histories_hold_every_command_and_fact_that_code_can_see() -> None:
         "WorkflowContinuedAsNew",
         "WorkflowFailed",
         "WorkflowPaused",
+        "WorkflowReopened",
         "WorkflowResumed",
         "WorkflowStarted",
     }

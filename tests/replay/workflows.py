@@ -8,11 +8,13 @@ from pydantic import BaseModel
 
 from aion_es import (
     ActivityError,
+    ChildWorkflowError,
     Context,
     NonRetryableError,
     RetryPolicy,
     SearchAttribute,
     Signal,
+    SignalDeliveryError,
     activity,
     workflow,
 )
@@ -175,6 +177,98 @@ async def primitives(ctx: Context) -> list[str]:
     return log
 
 
+@activity
+async def second_lease_lucky(value: int) -> int:
+    if activity.info().attempt < 2:
+        raise NonRetryableError("not before it is reopened")
+    return value
+
+
+@activity(retry=RetryPolicy(max_attempts=2), heartbeat=timedelta(minutes=1))
+async def remembers_how_far(value: int) -> str:
+    said = activity.info().heartbeat_details
+    if said is None:
+        activity.heartbeat({"done": value})
+        raise RuntimeError("half way")
+    return f"went on from {said['done']}"
+
+
+@workflow
+async def waits_for_bell(ctx: Context) -> str:
+    await ctx.receive(bell)
+    return "rung"
+
+
+@workflow
+async def children(ctx: Context) -> list[str]:
+    good = ctx.spawn(one_activity, Order(id="c", amount_cents=1), id="children-good")
+    bad = ctx.spawn(fails)
+    rung = ctx.spawn(waits_for_bell, attributes={customer: "ana"}, parent_close="terminate")
+    await rung.signal(bell)
+    outcomes: list[Any] = [*await asyncio.gather(good, bad, rung, return_exceptions=True)]
+    unwanted = ctx.spawn(waits_for_bell, cancellation="wait")
+    await ctx.run(double, 1)
+    unwanted.cancel("enough")
+    try:
+        await unwanted
+    except ChildWorkflowError as error:
+        outcomes.append(error)
+    _ = ctx.spawn(waits_for_bell, id="children-left", parent_close="abandon")
+    return [o.type if isinstance(o, ChildWorkflowError) else o for o in outcomes]
+
+
+@workflow
+async def sends(ctx: Context) -> list[str]:
+    _ = ctx.send(ctx.info.workflow_id, number, 3, signal_id="mine")
+    await ctx.send(ctx.info.workflow_id, bell)
+    try:
+        await ctx.send("nobody", bell)
+    except SignalDeliveryError as error:
+        return [str(await ctx.receive(number)), error.signal]
+    return []
+
+
+@workflow
+async def reopened(ctx: Context) -> list[Any]:
+    timer = ctx.start_timer("long", timedelta(days=1))
+    try:
+        value = await ctx.run(second_lease_lucky, 7)
+    except ActivityError:
+        timer.cancel()
+        if ctx.patched("undo"):
+            await ctx.run(double, 1)
+        raise
+    timer.cancel()
+    return [value, ctx.patched("undo"), await ctx.run(double, 2), await ctx.receive(number)]
+
+
+@workflow
+async def heartbeats(ctx: Context) -> str:
+    return await ctx.run(remembers_how_far, 5)
+
+
+@workflow
+async def handlers(ctx: Context) -> list[int]:
+    got: list[int] = []
+
+    async def take(value: int) -> None:
+        got.append(await ctx.run(double, value))
+
+    handling = ctx.on_signal(number, take)
+    await ctx.receive(bell)
+    handling.cancel()
+    return got
+
+
+@workflow
+async def combines(ctx: Context) -> list[Any]:
+    mapped = await ctx.map(double, range(5), concurrency=2)
+    settled = await ctx.map(second_lease_lucky, [1, 2], return_exceptions=True)
+    first = await ctx.race(ctx.run(endless), ctx.run(double, 21))
+    shielded = await ctx.shield(ctx.run(double, 4))
+    return [mapped, [type(outcome).__name__ for outcome in settled], first, shielded]
+
+
 WORKFLOWS: list[Any] = [
     one_activity,
     fan_out,
@@ -188,5 +282,20 @@ WORKFLOWS: list[Any] = [
     fails,
     paused,
     primitives,
+    waits_for_bell,
+    children,
+    sends,
+    reopened,
+    heartbeats,
+    handlers,
+    combines,
 ]
-ACTIVITIES: list[Any] = [charge, double, second_time_lucky, refuse, endless]
+ACTIVITIES: list[Any] = [
+    charge,
+    double,
+    second_time_lucky,
+    refuse,
+    endless,
+    second_lease_lucky,
+    remembers_how_far,
+]

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from benchmarks import measure, peers, recovery, replay, report, startup, throughput
+from benchmarks import measure, peers, recovery, replay, report, startup, throughput, visibility
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.harness import (
+    FULL,
     Bench,
     Guard,
     MeasurementError,
@@ -22,6 +24,7 @@ from benchmarks.harness import (
     row,
     run_child,
 )
+from tests.postgresql.cluster import NoPostgreSQLError
 
 TINY = Sizes(
     parallel=3,
@@ -31,6 +34,8 @@ TINY = Sizes(
     histories=(10, 40),
     chains=(1, 3),
     loads=2,
+    stored=33,
+    rows=400,
     rounds=1,
 )
 
@@ -63,11 +68,18 @@ def made(id: str, what: str, peer: str | None = None, median: float = 1.0) -> Ro
         ),
         ("sequential", {"workflows": 2}, ["workflows_per_s", "cpu_ms_per_workflow"]),
         ("steps", {"activities": 3}, ["activities_per_s", "cpu_ms_per_activity"]),
+        ("due_at_once", {"schedules": 3}, ["seconds", "cpu_seconds", "actions_per_s"]),
+        ("idle", {"schedules": 3}, ["row_bytes", "cpu_share", "resident_mib"]),
         ("histories", {"lengths": [10, 40]}, ["events_per_s_10", "events_per_s_40"]),
         (
             "chains",
             {"lengths": [1, 3], "loads": 2},
             ["load_us_1", "continue_us_1", "load_us_3", "continue_us_3"],
+        ),
+        (
+            "catch_up",
+            {"events": 33},
+            ["events_per_s", "rebuild_events_per_s", "rebuild_s", "catch_up_mib", "peak_mib"],
         ),
     ],
 )
@@ -77,7 +89,34 @@ async def test_a_measurement_gives_its_figures(
     measured = await measure.measure(name, {"directory": str(tmp_path), **arguments})
 
     assert list(measured["values"]) == figures
-    assert all(value > 0 for value in measured["values"].values())
+    memory = {"catch_up_mib"}  # so little needs none that was not there
+    assert all(value > 0 for name, value in measured["values"].items() if name not in memory)
+
+
+async def test_pages_are_measured_of_rows_that_were_made_before(tmp_path: Path) -> None:
+    await measure.measure("fill", {"directory": str(tmp_path), "rows": 400, "url": ""})
+    measured = await measure.measure("pages", {"directory": str(tmp_path), "url": ""})
+
+    questions = [f"{name}_ms" for name in visibility.QUESTIONS]
+    assert list(measured["values"]) == [*questions, "region_deep_ms"]
+    assert measured["settings"] == {"read model": "sqlite"}
+
+
+def test_pages_are_measured_on_both_databases_where_there_are_both(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> NoReturn:
+        raise NoPostgreSQLError("not here")
+
+    monkeypatch.setattr(visibility, "running_cluster", none)
+    rows = visibility.p10(bench)
+
+    assert {row.what.split(",")[0] for row in rows} == {"SQLite"}
+    assert len(rows) == len(visibility.QUESTIONS) + 1
+
+
+def test_the_sizes_of_the_reaches_are_asked_for_by_full() -> None:
+    assert (FULL.stored, FULL.rows, FULL.rounds) == (500_000, 1_000_000, 5)
 
 
 async def test_our_figures_carry_the_durability_that_the_connection_itself_tells(

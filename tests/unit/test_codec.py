@@ -34,6 +34,7 @@ from tests.golden.events.samples import (
     EVENTS,
     FOLDER,
     FULL,
+    LATER,
     METADATA,
     NOON,
     RUN,
@@ -82,7 +83,18 @@ def test_a_full_sample_leaves_no_field_at_its_default(event: Event) -> None:
         if not field.is_required()
         and getattr(event, name) == field.get_default(call_default_factory=True)
     ]
-    assert untouched == []
+    assert untouched == list(type(event).LATER)
+
+
+@pytest.mark.parametrize("event", LATER, ids=lambda event: type(event).__name__)
+def test_a_later_sample_sets_every_field_that_came_later(event: Event) -> None:
+    fields = type(event).model_fields
+    assert [n for n in type(event).LATER if getattr(event, n) == fields[n].default] == []
+
+
+def test_every_type_with_later_fields_has_a_later_sample() -> None:
+    later = [name for name, event_type in EVENT_TYPES.items() if event_type.LATER]
+    assert [type(event).__name__ for event in LATER] == later
 
 
 @pytest.mark.parametrize("name", EVENTS)
@@ -147,6 +159,7 @@ STRATEGIES: Final[dict[Any, st.SearchStrategy[Any]]] = {
     Failure: failures,
     Payload: st.builds(Payload, data=plain_values),
     bool: st.booleans(),
+    bytes: st.binary(max_size=24),
     float: st.floats(min_value=1, allow_nan=False, allow_infinity=False),
     int: st.integers(min_value=1, max_value=2**40),
     str: st.text(min_size=1, max_size=12),

@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from aion_es.events.base import Event
+from aion_es.events.catalog import (
+    PackageLoaded,
+    PackagePartStored,
+    PackageUnloaded,
+    PackageUploadBegan,
+    RoutesChanged,
+)
 from aion_es.events.codec import encode
 from aion_es.events.metadata import EventMetadata
 from aion_es.events.schedule import (
+    ScheduleBuffered,
+    ScheduleCheckpointed,
     ScheduleCreated,
     ScheduleDeleted,
     SchedulePaused,
@@ -20,6 +29,8 @@ from aion_es.events.schedule import (
     ScheduleSkipped,
     ScheduleTriggered,
     ScheduleUpdated,
+    TakenAction,
+    WaitingAction,
 )
 from aion_es.events.values import (
     ActivityFailure,
@@ -38,11 +49,13 @@ from aion_es.events.workflow import (
     ActivityScheduled,
     ActivityStarted,
     ChildWorkflowCancelled,
+    ChildWorkflowCancelRequested,
     ChildWorkflowCompleted,
     ChildWorkflowFailed,
     ChildWorkflowStarted,
     MarkerRecorded,
     SearchAttributesUpdated,
+    SignalDelivered,
     SignalReceived,
     SignalSendFailed,
     SignalSent,
@@ -75,6 +88,7 @@ CHECKOUT: Final = WorkflowId("checkout-42")
 SHIPPING: Final = WorkflowId("shipping-42")
 PARENT: Final = WorkflowRef(workflow_id=WorkflowId("order-7"), run_id=FIRST_RUN)
 ORDER: Final = Payload.of({"order": "Ørsted ✓", "lines": [1, 2.5, None, True]})
+PACKAGE: Final = "3f" * 32
 ENCODED: Final = Payload(data="H4sIAAAA", encoding=("gzip", "base64"))
 
 ATTRIBUTES: Final = {
@@ -182,6 +196,7 @@ FULL: Final[Sequence[Event]] = (
         name="approve",
         payload=Payload.of("yes"),
     ),
+    SignalDelivered(signal_id=APPROVAL.signal_id),
     SignalSendFailed(signal_id=APPROVAL.signal_id, reason="no workflow 'shipping-42'"),
     ChildWorkflowStarted(
         child_workflow_id=SHIPPING,
@@ -192,6 +207,7 @@ FULL: Final[Sequence[Event]] = (
         task_queue="slow",
         attributes=ATTRIBUTES,
     ),
+    ChildWorkflowCancelRequested(child_workflow_id=SHIPPING, reason="not wanted"),
     ChildWorkflowCompleted(child_workflow_id=SHIPPING, result=ORDER),
     ChildWorkflowFailed(child_workflow_id=SHIPPING, error=FAILURE),
     ChildWorkflowCancelled(child_workflow_id=SHIPPING, reason="parent closed"),
@@ -203,6 +219,32 @@ FULL: Final[Sequence[Event]] = (
     ScheduleDeleted(),
     ScheduleTriggered(scheduled_for=NOON, workflow_id=CHECKOUT, run_id=RUN, manual=True),
     ScheduleSkipped(scheduled_for=NOON, reason="overlap"),
+    ScheduleBuffered(scheduled_for=NOON, manual=True, previous="cancel"),
+    ScheduleCheckpointed(
+        config=CONFIG,
+        created_at=NOON - timedelta(days=2),
+        updated_at=NOON - timedelta(days=1),
+        decided_until=NOON,
+        paused=True,
+        pause_reason="holidays",
+        buffered=(WaitingAction(scheduled_for=NOON, manual=True, previous="terminate"),),
+        open=(TakenAction(scheduled_for=NOON, workflow_id=CHECKOUT, run_id=RUN, manual=True),),
+        recent=(TakenAction(scheduled_for=NOON, workflow_id=CHECKOUT, run_id=RUN),),
+        remaining=7,
+        actions=41,
+        skipped=2,
+        last_scheduled_for=NOON,
+    ),
+    PackageUploadBegan(size=7),
+    PackagePartStored(offset=3, data=b"\x00\xff\n\x7f"),
+    PackageLoaded(
+        version=PACKAGE,
+        name="shop-2.zip",
+        workflows=("checkout", "shipping"),
+        activities=("charge_card",),
+    ),
+    RoutesChanged(routes={"checkout": PACKAGE, "shipping": "2"}),
+    PackageUnloaded(version=PACKAGE),
 )
 
 MINIMAL: Final[Sequence[Event]] = (
@@ -230,13 +272,32 @@ MINIMAL: Final[Sequence[Event]] = (
     SignalReceived(signal_id=APPROVAL.signal_id, name="approve"),
     SignalSent(signal_id=APPROVAL.signal_id, target_workflow_id=SHIPPING, name="approve"),
     ChildWorkflowStarted(child_workflow_id=SHIPPING, workflow_type="shipping", package_version="1"),
+    ChildWorkflowCancelRequested(child_workflow_id=SHIPPING),
     ChildWorkflowCompleted(child_workflow_id=SHIPPING),
     ChildWorkflowFailed(child_workflow_id=SHIPPING, error=Failure(type="WorkflowTerminated")),
     ChildWorkflowCancelled(child_workflow_id=SHIPPING),
     MarkerRecorded(kind="patch", name="charge-in-euro"),
     SchedulePaused(),
     ScheduleTriggered(scheduled_for=NOON, workflow_id=CHECKOUT, run_id=RUN),
+    ScheduleBuffered(scheduled_for=NOON),
+    ScheduleCheckpointed(config=CONFIG, created_at=NOON, updated_at=NOON, decided_until=NOON),
+    PackageLoaded(version=PACKAGE, name="shop-2.zip"),
 )
+
+LATER: Final[Sequence[Event]] = (
+    WorkflowFailed(error=FAILURE, failed_activities=(ActivityId(0), ActivityId(3))),
+    ActivityScheduled(activity_id=ActivityId(3), activity_type="charge_card", offered=True),
+    ActivityFailed(
+        activity_id=ActivityId(3),
+        attempt=1,
+        error=ActivityFailure(kind="retryable", type="HeartbeatTimeout"),
+        retry_at=NOON + timedelta(seconds=1),
+        heartbeat_details=ORDER,
+    ),
+    ScheduleTriggered(scheduled_for=NOON, workflow_id=CHECKOUT, run_id=RUN, beside=(SHIPPING,)),
+    ScheduleSkipped(scheduled_for=NOON, reason="catch_up", until=NOON + timedelta(days=1)),
+)
+"""Events with every field that their type got later (`Event.LATER`), which the samples above leave unset."""
 
 METADATA: Final = {
     "metadata.json": EventMetadata(
@@ -250,9 +311,11 @@ METADATA: Final = {
     "metadata.minimal.json": EventMetadata(recorded_at=NOON),
 }
 
-EVENTS: Final = {f"{type(event).__name__}.json": event for event in FULL} | {
-    f"{type(event).__name__}.minimal.json": event for event in MINIMAL
-}
+EVENTS: Final = (
+    {f"{type(event).__name__}.json": event for event in FULL}
+    | {f"{type(event).__name__}.minimal.json": event for event in MINIMAL}
+    | {f"{type(event).__name__}.later.json": event for event in LATER}
+)
 """Every sample by the name of its golden file."""
 
 

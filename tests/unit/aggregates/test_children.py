@@ -1,4 +1,4 @@
-"""start_child, complete_child, fail_child, cancel_child."""
+"""start_child, request_cancel_child, complete_child, fail_child, cancel_child."""
 
 from collections.abc import Callable
 
@@ -41,6 +41,7 @@ OUTCOMES: dict[str, tuple[Command, ev.WorkflowEvent]] = {
 }
 COMMANDS: dict[str, Command] = {
     "start": lambda wf: wf.start_child(CHILD, "ship", package_version="1", at=NOON),
+    "request cancel": lambda wf: wf.request_cancel_child(CHILD, "late", at=NOON),
     **{name: command for name, (command, _) in OUTCOMES.items()},
 }
 
@@ -125,3 +126,20 @@ def test_the_outcome_of_a_stranger_is_refused(command: Command) -> None:
     given(started(), child_started(WorkflowId("child-2"))).when(command).then_refused(
         ChildNotFoundError, child_workflow_id="child-1"
     )
+
+
+def test_a_child_is_asked_to_end_once() -> None:
+    asked = ev.ChildWorkflowCancelRequested(child_workflow_id=CHILD, reason="late")
+    given(started(), child_started()).when(COMMANDS["request cancel"]).then(asked)
+    given(started(), child_started(), asked).when(COMMANDS["request cancel"]).then_nothing()
+
+
+def test_a_child_that_has_ended_is_not_asked_to() -> None:
+    given(started(), child_started(), RESULT).when(COMMANDS["request cancel"]).then_nothing()
+
+
+def test_what_a_child_is_started_with_is_kept_until_it_has_ended() -> None:
+    wf = given(started(), child_started()).aggregate
+    assert wf.state.children[CHILD].request == child_started()
+    wf.complete_child(CHILD, at=NOON)
+    assert wf.state.children[CHILD].request is None

@@ -1,4 +1,4 @@
-"""receive_signal, send_signal, fail_signal."""
+"""receive_signal, send_signal, confirm_signal, fail_signal."""
 
 from collections.abc import Callable
 
@@ -33,6 +33,7 @@ UNDELIVERABLE = ev.SignalSendFailed(signal_id=SignalId("s1"), reason="closed")
 COMMANDS: dict[str, Command] = {
     "receive": lambda wf: wf.receive_signal(message(), at=NOON),
     "send": lambda wf: wf.send_signal(SignalId("s1"), WorkflowId("other"), "approval", at=NOON),
+    "confirm": lambda wf: wf.confirm_signal(SignalId("s1"), at=NOON),
     "fail": lambda wf: wf.fail_signal(SignalId("s1"), "closed", at=NOON),
 }
 
@@ -111,3 +112,20 @@ def test_a_signal_that_cannot_be_delivered_has_failed_once() -> None:
 
 def test_a_signal_that_was_never_sent_does_not_fail() -> None:
     given(started()).when(COMMANDS["fail"]).then_refused(InvalidArgumentError, argument="signal_id")
+
+
+def test_the_arrival_of_a_sent_signal_is_recorded_once() -> None:
+    arrived = ev.SignalDelivered(signal_id=SignalId("s1"))
+    given(started(), sent()).when(COMMANDS["confirm"]).then(arrived)
+    given(started(), sent(), arrived).when(COMMANDS["confirm"]).then_nothing()
+
+
+@pytest.mark.parametrize("command", ["confirm", "fail"])
+def test_what_became_of_a_sent_signal_is_told_once(command: str) -> None:
+    arrived = ev.SignalDelivered(signal_id=SignalId("s1"))
+    given(started(), sent(), arrived).when(COMMANDS[command]).then_nothing()
+    given(started(), sent(), UNDELIVERABLE).when(COMMANDS[command]).then_nothing()
+
+
+def test_a_signal_that_was_never_sent_has_not_arrived() -> None:
+    given(started()).when(COMMANDS["confirm"]).then_refused(InvalidArgumentError)

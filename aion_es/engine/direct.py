@@ -1,0 +1,161 @@
+"""A gateway without an engine: commands go straight to the aggregates, ends are learnt from the stream.
+
+What it records, an engine on the same store hears of and follows up.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, cast, get_args
+
+from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.clock import Clock
+from aion_es.engine.catalog import Catalog
+from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.registry import Completion, Registry
+from aion_es.engine.replay import bring_back
+from aion_es.engine.requests import Committed, Decide
+from aion_es.errors import QueryFailedError, StoreError, VersionNotLoadedError
+from aion_es.events.codec import decode_envelope
+from aion_es.events.workflow import TerminalEvent, WorkflowEvent, WorkflowReopened
+from aion_es.ids import RunId, WorkflowId
+from aion_es.store.port import EventSubscriber, RecordedEvent
+
+_LOG: Final = logging.getLogger("aion_es.client")
+_TERMINAL: Final = get_args(TerminalEvent)
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 5.0
+"""Seconds between tries to follow a stream again."""
+
+
+class DirectGateway:
+    """Implements `Gateway` for a process that runs no workflow code.
+
+    Args:
+        store: Where the streams are followed.
+        repository: The way to the aggregates.
+        catalog: Code that may answer queries here; may be empty.
+        surroundings: What code needs when it is brought back for a query.
+        clock: The present instant.
+        stuck: Gives the reason why a run is stuck, as some engine has noted it.
+    """
+
+    def __init__(
+        self,
+        store: EventSubscriber,
+        repository: WorkflowRepository,
+        catalog: Catalog,
+        surroundings: Surroundings,
+        clock: Clock,
+        stuck: Callable[[WorkflowId, RunId], Any],
+    ) -> None:
+        self._store = store
+        self._repository = repository
+        self._catalog = catalog
+        self._surroundings = surroundings
+        self._clock = clock
+        self._stuck = stuck
+        self._registry = Registry()
+
+    async def request(
+        self,
+        workflow_id: WorkflowId,
+        decide: Decide,
+        *,
+        starts: bool = False,  # noqa: ARG002 - here every command may meet an unknown id
+    ) -> Committed:
+        """Give a command to a workflow's aggregate and return what came of it.
+
+        Raises:
+            DomainError: The aggregate refused; nothing was recorded.
+            ConcurrencyConflictError: Others were faster, again and again; nothing was recorded.
+            StoreError: The store is away, or refuses.
+        """
+        executed = await self._repository.execute(
+            workflow_id, lambda workflow: decide(workflow, self._clock.now())
+        )
+        return Committed(executed.events, executed.workflow.state.run_id, executed.position)
+
+    async def ask(
+        self, workflow_id: WorkflowId, run_id: RunId | None, ask: Callable[[CodeExecution], Any]
+    ) -> Any:
+        """Ask a workflow's code, brought back here from its history for that.
+
+        Raises:
+            WorkflowNotFoundError, RunNotFoundError: There is no such run.
+            QueryFailedError: This process was opened without the code of the run.
+            QueryNotFoundError: The code answers no query of this name.
+        """
+        if run_id is None:
+            run_id = (await self._repository.load(workflow_id)).state.run_id
+        history = await self._repository.run_history(workflow_id, run_id)
+        workflow = self._repository.fold(workflow_id, history)
+        state = workflow.state
+        try:
+            definition = self._catalog.pinned(state.workflow_type, state.package_version)
+        except VersionNotLoadedError as error:
+            reason = f"{error}; queries are answered by code: open the client with workflows=[…]"
+            raise QueryFailedError("", reason) from error
+        execution = bring_back(
+            definition, workflow, history, self._surroundings, as_far_as_it_goes=True
+        )
+        try:
+            return ask(execution)
+        finally:
+            execution.close()
+
+    def completion(self, workflow_id: WorkflowId, run_id: RunId) -> Completion:
+        """Return the completion of a run, to be held by who waits for it."""
+        return self._registry.completion(workflow_id, run_id)
+
+    async def outcome(
+        self, workflow_id: WorkflowId, run_id: RunId, completion: Completion
+    ) -> TerminalEvent:
+        """Return the terminal event of a run, waiting for it.
+
+        Raises:
+            WorkflowNotFoundError, RunNotFoundError: There is no such run.
+        """
+        if completion.outcome is not None:
+            return completion.outcome
+        history = await self._repository.run_history(workflow_id, run_id)
+        outcome: TerminalEvent | None = None
+        for envelope in history:
+            outcome = _outcome_after(outcome, envelope.event)
+        if outcome is None:
+            outcome = await self._follow(workflow_id, run_id, history[-1].revision + 1)
+        completion.tell(outcome)
+        return outcome
+
+    async def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
+        """Return why a run's code cannot go on, as some engine has noted it."""
+        reason: str | None = await self._stuck(workflow_id, run_id)
+        return reason
+
+    async def _follow(self, workflow_id: WorkflowId, run_id: RunId, revision: int) -> TerminalEvent:
+        """Return the terminal event of a run that comes at `revision` or later."""
+        stream = self._repository.stream(workflow_id)
+        delay = _FIRST_RETRY
+        while True:
+            try:
+                async with self._store.subscribe(stream, from_revision=revision) as subscription:
+                    while batch := await subscription.next_batch():
+                        for message in batch:
+                            if not isinstance(message, RecordedEvent):
+                                continue
+                            revision = message.revision + 1
+                            envelope = decode_envelope(message)
+                            if envelope.run_id == run_id and isinstance(envelope.event, _TERMINAL):
+                                return cast("TerminalEvent", envelope.event)
+                        delay = _FIRST_RETRY
+            except StoreError as error:
+                _LOG.warning("following %s: %s; again in %.2f s", stream, error, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_RETRY)
+
+
+def _outcome_after(outcome: TerminalEvent | None, event: WorkflowEvent) -> TerminalEvent | None:
+    """Return how a run has ended after one more event; a reopened run has not."""
+    if isinstance(event, WorkflowReopened):
+        return None
+    return cast("TerminalEvent", event) if isinstance(event, _TERMINAL) else outcome
