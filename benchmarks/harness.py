@@ -35,7 +35,24 @@ class Sizes(NamedTuple):
     histories: tuple[int, ...] = (100, 1_000, 10_000, 50_000)
     chains: tuple[int, ...] = (1, 100, 10_000)
     loads: int = 200
+    stored: int = 50_000
+    rows: int = 50_000
+    schedules: int = 2_000
+    idle_schedules: int = 10_000
+    sleepers: int = 10_000
+    timers: int = 10_000
+    signals: int = 100
     rounds: int = 5
+
+
+FULL: Final = Sizes(
+    stored=500_000,
+    rows=1_000_000,
+    schedules=10_000,
+    idle_schedules=100_000,
+    sleepers=100_000,
+)
+"""The sizes that would take `all` beyond ten minutes; `--full` asks for them."""
 
 
 @dataclass(frozen=True, slots=True)

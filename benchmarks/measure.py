@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from benchmarks import replay, workloads
+from benchmarks import replay, schedules, visibility, waking, workloads
 
 MEASUREMENTS: Final[Mapping[str, Callable[..., Awaitable[workloads.Measured]]]] = {
     function.__name__: function
@@ -22,6 +22,16 @@ MEASUREMENTS: Final[Mapping[str, Callable[..., Awaitable[workloads.Measured]]]] 
         workloads.recover,
         replay.histories,
         replay.chains,
+        schedules.due_at_once,
+        schedules.idle,
+        visibility.catch_up,
+        visibility.fill,
+        visibility.pages,
+        waking.sleepers,
+        waking.wake_up,
+        waking.timers_at_once,
+        waking.signal_latency,
+        waking.signal_from_a_client,
     )
 }
 

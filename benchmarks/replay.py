@@ -91,7 +91,7 @@ def _replayed(repository: WorkflowRepository, stored: Sequence[RecordedEvent]) -
 
     In the same steps as the engine, when it brings a run back.
     """
-    surroundings = Surroundings(AttributeSchema(), lambda _type: "1", 1_000_000)
+    surroundings = Surroundings(AttributeSchema(), lambda _: "1", lambda *_: "1", 1_000_000)
     began = time.perf_counter()
     history = decode_history(stored)
     workflow = repository.fold("replayed", history)

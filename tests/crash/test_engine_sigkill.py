@@ -1,7 +1,6 @@
 """A working engine is killed again and again; its successors finish all that it began, and repeat nothing recorded."""
 
 import itertools
-import os
 import random
 import signal
 import subprocess
@@ -9,26 +8,38 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from os import kill
 from pathlib import Path
 
 import pytest
 
-from aion_es.ids import DEFAULT_NAMESPACE, WorkflowId, workflow_prefix, workflow_stream
+from aion_es.ids import DEFAULT_NAMESPACE, workflow_prefix
 from aion_es.store.port import START, RecordedEvent
 from aion_es.store.sqlite import SQLiteEventStore
-from tests.crash.engine_child import IDS, RESULTS, ROUNDS, type_of
-from tests.crash.engine_shapes import completed_keys, decisions
+from tests.crash.engine_child import COPIES, name_of
+from tests.crash.engine_shapes import (
+    SHAPES,
+    Decisions,
+    completed_keys,
+    decisions,
+    events_of,
+    undisturbed,
+)
 
-KILLS = 24
-LIVES = (0.02, 0.2)
+KILLS = 60
+KILLS_PER_FILE = 6
+"""So few that there still is something to be killed."""
+LONGEST_LIFE = 45
+"""Executions of activities, of about four hundred that there are to a file."""
+_LINE = len("0190a7c0-0000-7000-8000-000000000000/0\n")
 ROOT = Path(__file__).parents[2]
 
 
 class Engines:
     """The forking child."""
 
-    def __init__(self, path: Path, log: Path) -> None:
-        self._line = f"{path} {log}\n"
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.engine_child"],
             cwd=ROOT,
@@ -37,16 +48,25 @@ class Engines:
             text=True,
         )
 
-    def run(self, life: float | None) -> int:
-        """Run an engine, killed after `life` seconds, or to its end; return its exit status."""
+    def run(self, directory: Path, executions: int | None) -> bool:
+        """Run an engine, to its end or killed once that many activities more were executed; return if it was killed."""
         assert self._process.stdin is not None
-        self._process.stdin.write(self._line)
+        outside, log = directory / "outside", directory / "log"
+        outside.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        enough = None if executions is None else log.stat().st_size + executions * _LINE
+        self._process.stdin.write(f"{directory / 'aion.db'} {log} {outside}\n")
         self._process.stdin.flush()
         pid = int(self._answer("pid"))
-        if life is not None:
-            time.sleep(life)
-            os.kill(pid, signal.SIGKILL)
-        return int(self._answer("dead"))
+        if enough is not None:
+            with suppress(ProcessLookupError):  # it was done before
+                while log.stat().st_size < enough:
+                    time.sleep(0.001)
+                    kill(pid, 0)
+                kill(pid, signal.SIGKILL)
+        status = int(self._answer("dead"))
+        assert status in {0, -signal.SIGKILL}
+        return status != 0
 
     def _answer(self, word: str) -> str:
         assert self._process.stdout is not None
@@ -59,82 +79,62 @@ class Engines:
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Iterator[Engines]:
-    engines = Engines(tmp_path / "aion.db", tmp_path / "executions.log")
+def engines() -> Iterator[Engines]:
+    engines = Engines()
     yield engines
     engines.close()
 
 
-def executions(log: Path) -> Counter[str]:
+def executions(directory: Path) -> Counter[str]:
+    log = directory / "log"
     return Counter(log.read_text().split()) if log.exists() else Counter()
 
 
-async def read_on(path: Path, events: list[RecordedEvent]) -> list[RecordedEvent]:
-    """Add to `events` what was recorded since, and return that."""
-    async with await SQLiteEventStore.open(path) as store:
-        last = events[-1].position if events else START
+async def recorded(directory: Path) -> list[RecordedEvent]:
+    async with await SQLiteEventStore.open(directory / "aion.db") as store:
         prefix = workflow_prefix(DEFAULT_NAMESPACE)
-        new = [event async for event in store.read_all(from_position=last, prefix=prefix)]
-    events += new
-    return new
+        return [event async for event in store.read_all(from_position=START, prefix=prefix)]
 
 
-@pytest.mark.timeout(120)
-async def test_killed_two_dozen_times_every_workflow_ends_once_and_nothing_recorded_runs_again(
+async def histories(directory: Path) -> dict[str, Decisions]:
+    async with await SQLiteEventStore.open(directory / "aion.db") as store:
+        names = [name_of(shape, copy) for copy in range(COPIES) for shape in SHAPES]
+        return {name: decisions(await events_of(store, name)) for name in names}
+
+
+@pytest.mark.timeout(300)
+async def test_killed_sixty_times_every_workflow_ends_once_and_nothing_recorded_runs_again(
     engines: Engines, tmp_path: Path
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")  # pytest shows it when the test fails
     rng = random.Random(seed)
-    path, log = tmp_path / "aion.db", tmp_path / "executions.log"
-    events: list[RecordedEvent] = []
-    settled: dict[str, int] = {}
-    for _ in range(KILLS):
-        assert engines.run(rng.uniform(*LIVES)) == -signal.SIGKILL
-        new = completed_keys(await read_on(path, events))
-        ran = executions(log)
-        settled |= {key: ran[key] for key in new}
-    assert engines.run(None) == 0
-    await read_on(path, events)
-    ran = executions(log)
-    assert {key: ran[key] for key in settled} == settled
-    keys = completed_keys(events)
-    assert len(set(keys)) == len(keys)
-    assert set(keys) == set(ran)
-    expected = {code: undisturbed(code) for code in RESULTS}
-    for index, workflow_id in enumerate(IDS):
-        assert decisions(_stream(events, workflow_id)) == expected[type_of(index)], workflow_id
-    assert len(settled) < len(keys), "everything was done before the last kill"
-
-
-def _stream(events: list[RecordedEvent], workflow_id: str) -> list[RecordedEvent]:
-    stream = workflow_stream(DEFAULT_NAMESPACE, WorkflowId(workflow_id))
-    return [event for event in events if event.stream == stream]
-
-
-def undisturbed(code: str) -> tuple[list[str], list[str]]:
-    """Return the decisions of `code`, written down by hand: no run here was surely undisturbed."""
-    if code == "steps":
-        types = ("add", "add_in_thread", "odd_attempts_fail")
-        commands = [f"ActivityScheduled {i} {types[i % 3]} {i}" for i in range(3 * ROUNDS)]
-        facts = [f"completed {i} {i + 1}" for i in range(3 * ROUNDS)]
-    elif code == "naps":
-        pairs = [(f"TimerStarted {i}", f"ActivityScheduled {i} add {i}") for i in range(ROUNDS)]
-        commands = list(itertools.chain.from_iterable(pairs))
-        facts = [f"completed {i} {i + 1}" for i in range(ROUNDS)]
-        facts += [f"fired {i}" for i in range(ROUNDS)]
-    else:
-        runs = [
-            (
-                "TimerStarted 0",
-                f"ActivityScheduled 0 add {number}",
-                f"ActivityScheduled 1 add_in_thread {number}",
-                f"WorkflowContinuedAsNew {number + 1}",
-                "WorkflowStarted",
-            )
-            for number in range(ROUNDS)
-        ]
-        commands = list(itertools.chain.from_iterable(runs))[:-2]
-        facts = [f"completed {i} {number + 1}" for number in range(ROUNDS) for i in range(2)]
-        facts += ["fired 0"] * ROUNDS
-    return ["WorkflowStarted", *commands, f"WorkflowCompleted {RESULTS[code]}"], sorted(facts)
+    expected = {
+        name_of(shape, copy): await undisturbed(shape, name_of(shape, copy))
+        for copy in range(COPIES)
+        for shape in SHAPES
+    }
+    kills = in_between = 0
+    for number in itertools.count():
+        directory = tmp_path / str(number)
+        settled: dict[str, int] = {}
+        recorded_at: list[int] = []
+        for _ in range(min(KILLS_PER_FILE, KILLS - kills)):
+            if not engines.run(directory, rng.randint(0, LONGEST_LIFE)):
+                break
+            kills += 1
+            ran = executions(directory)
+            new = completed_keys(await recorded(directory))
+            recorded_at.append(len(new))
+            settled |= {key: ran[key] for key in new if key not in settled}
+        engines.run(directory, None)
+        ran = executions(directory)
+        keys = completed_keys(await recorded(directory))
+        in_between += sum(0 < count < len(keys) for count in recorded_at)
+        assert len(set(keys)) == len(keys)
+        assert {key: ran[key] for key in settled} == settled
+        assert await histories(directory) == expected
+        if kills == KILLS:
+            break
+    print(f"{in_between} of {kills} kills while there was something done and something to do")
+    assert in_between > KILLS // 2, "killed before or after the work, not in it"
