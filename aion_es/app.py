@@ -38,10 +38,9 @@ from aion_es.ids import (
     schedule_prefix,
     workflow_prefix,
 )
-from aion_es.projections.location import read_model_beside
 from aion_es.store.observed import observed
 from aion_es.store.port import EventStore
-from aion_es.store.url import open_store
+from aion_es.store.url import open_store, read_model_beside
 
 if TYPE_CHECKING:
     from aion_es.engine.health import EngineHealth

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from aion_es.aggregates.state import ActivityState, WorkflowState
 from aion_es.aggregates.workflow import Workflow
-from aion_es.engine.dispatcher import Dispatcher, Outbox
+from aion_es.engine.attempts import Outbox
+from aion_es.engine.dispatcher import Dispatcher
 from aion_es.engine.heartbeats import AttemptKey, Heartbeats
 from aion_es.engine.timers import TimerService
 from aion_es.events.values import ActivityFailure

@@ -1,17 +1,35 @@
-"""One attempt of an activity, from its place in the line to the end of its code."""
+"""One attempt of an activity, from its place in the line to the end of its code, and where its outcome goes."""
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from aion_es.aggregates.state import ActivityState, WorkflowState
 from aion_es.authoring.activities import ActivityInfo
 from aion_es.authoring.definitions import Executor
 from aion_es.engine.heartbeats import AttemptKey, Pulse
 from aion_es.engine.queues import Ticket
+from aion_es.engine.requests import Decide
+from aion_es.ids import RunId, WorkflowId
 
 Stage: TypeAlias = Literal["waiting", "beginning", "starting", "running"]
 """In line; being recorded as begun; given to the loop; in its code."""
+
+
+class Outbox(Protocol):
+    """Where outcomes go: the mailbox of the run they belong to."""
+
+    def post_fact(self, workflow_id: WorkflowId, run_id: RunId, decide: Decide) -> None:
+        """Record a fact about this run, for certain, unless the run has closed meanwhile."""
+        ...
+
+    def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
+        """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
+        ...
+
+    def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """Settle with its relatives what a run left behind whose place another run took."""
+        ...
 
 
 @dataclass(slots=True, eq=False)

@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from aion_es.aggregates.state import ActivityState, WorkflowState
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import Executor
 from aion_es.clock import Clock
-from aion_es.engine.attempts import Attempt, info_of, is_recorded_first
+from aion_es.engine.attempts import Attempt, Outbox, info_of, is_recorded_first
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.executors import Executors
 from aion_es.engine.failures import activity_failure_of
@@ -30,28 +30,12 @@ from aion_es.engine.requests import Decide
 from aion_es.engine.timers import TimerService
 from aion_es.errors import ActivityTypeNotFoundError
 from aion_es.events.values import ActivityFailure
-from aion_es.ids import RunId, WorkflowId
+from aion_es.ids import WorkflowId
 from aion_es.payload import Payload
 from aion_es.telemetry import is_recording, span
 
 _Bound: TypeAlias = Literal["start_to_close", "heartbeat"]
 _BOUNDS: Final[tuple[_Bound, ...]] = ("start_to_close", "heartbeat")
-
-
-class Outbox(Protocol):
-    """Where outcomes go: the mailbox of the run they belong to."""
-
-    def post_fact(self, workflow_id: WorkflowId, run_id: RunId, decide: Decide) -> None:
-        """Record a fact about this run, for certain, unless the run has closed meanwhile."""
-        ...
-
-    def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
-        """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
-        ...
-
-    def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """Settle with its relatives what a run left behind whose place another run took."""
-        ...
 
 
 class Dispatcher:

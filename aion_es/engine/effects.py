@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, get_args
 from aion_es.aggregates.aggregate import Pending
 from aion_es.aggregates.state import WorkflowState
 from aion_es.engine.activity_effects import ActivityEffects
+from aion_es.engine.attempts import Outbox
 from aion_es.engine.couriers import Couriers
-from aion_es.engine.dispatcher import Outbox
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registration, Registry
 from aion_es.engine.timers import TimerService

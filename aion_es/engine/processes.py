@@ -124,9 +124,8 @@ class _Pool:
             del self._calls[number]
             self._lines_of.pop(number, None)
         if isinstance(outcome, _Raised):
-            pulse.beat(
-                outcome.details
-            )  # what was throttled is said now, before the failure is recorded
+            # What was throttled is said now, before the failure is recorded.
+            pulse.beat(outcome.details)
             raise FailedInProcessError(outcome.failure)
         return outcome
 

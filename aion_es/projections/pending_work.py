@@ -85,7 +85,7 @@ class PendingWorkProjection(WorkflowProjection[OpenRun]):
     """Open runs and what they wait for; read through `PendingWorkIndex`."""
 
     name: ClassVar[str] = "pending_work"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tables: ClassVar[Sequence[Table]] = tuple(METADATA.sorted_tables)
 
     def fold(self, connection: Connection, histories: Histories) -> dict[str, OpenRun]:

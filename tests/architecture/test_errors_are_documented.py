@@ -11,7 +11,7 @@ ERRORS = [
     for cls in vars(errors).values()
     if inspect.isclass(cls)
     and issubclass(cls, errors.AionError)
-    and cls.__module__ == errors.__name__
+    and cls.__module__.startswith(errors.__name__)
 ]
 
 

@@ -15,9 +15,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LONGEST = 700
 """Lines; past about 1,000 a reader is lost, and a module grows faster than it is split."""
-LONGEST_CATALOGUE = 1_000
-CATALOGUES = {"aion_es/errors.py"}
-"""Flat lists of short things, drawn as a tree at their top: looked up, not read through."""
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 HEAVY = ["sqlalchemy", "sqlglot", "rich", "typer", "esdbclient", "kurrentdbclient", "pytest"]
 
@@ -69,8 +66,7 @@ def test_the_package_says_that_it_is_typed() -> None:
 
 def test_every_module_can_be_read_in_one_sitting() -> None:
     lines = {relative(path): len(path.read_text().splitlines()) for path in MODULES}
-    limits = dict.fromkeys(lines, LONGEST) | dict.fromkeys(CATALOGUES, LONGEST_CATALOGUE)
-    assert {name: n for name, n in lines.items() if n > limits[name]} == {}
+    assert {name: n for name, n in lines.items() if n > LONGEST} == {}
 
 
 def test_every_module_begins_by_saying_what_it_owns() -> None:

@@ -1,9 +1,10 @@
 """Right uses of every typed part of the API: both type checkers must accept each line."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any, assert_type
 
-from aion_es import Context, Engine, WorkflowHandle, workflow
+from aion_es import ChildHandle, Client, Context, Engine, WorkflowHandle, workflow
 from aion_es.schedules import Cron, Schedule, Start
 from tests.architecture.typing_channels import (
     Approval,
@@ -43,6 +44,54 @@ async def everything(ctx: Context, order: Order) -> str:
         assert_type(message, Approval)
         break
     return "done"
+
+
+@workflow
+async def others(ctx: Context, order: Order) -> str:
+    """Use other workflows."""
+    child = ctx.spawn(checkout, order, id="child", parent_close="abandon", cancellation="wait")
+    _ = assert_type(child, ChildHandle[str])
+    await child.signal(approval, Approval("ana"))
+    await child.signal(stop)
+    assert_type(await child, str)
+    assert_type(await child.result(), str)
+    assert_type(await ctx.spawn(heartbeat), int)
+    assert_type(await asyncio.gather(ctx.spawn(heartbeat), child), tuple[int, str])
+    await ctx.send("order-42", approval, Approval("ana"), signal_id="once")
+    await ctx.send("order-42", stop)
+    return "done"
+
+
+@workflow
+async def at_once(ctx: Context, orders: list[Order]) -> str:
+    """Use several things at once."""
+    given: list[Approval] = []
+
+    async def wait_for(approved: Approval) -> None:
+        await ctx.run(ping)
+        given.append(approved)
+
+    def note(approved: Approval) -> None:
+        given.append(approved)
+
+    tasks = [ctx.on_signal(approval, wait_for), ctx.on_signal(approval, note)]
+    assert_type(tasks, list[asyncio.Task[None]])
+    assert_type(await ctx.map(charge, orders, concurrency=3), list[str])
+    assert_type(await ctx.map(add_tax, [1, 2]), list[int])
+    assert_type(await ctx.map(charge, orders, return_exceptions=True), list[str | BaseException])
+    assert_type(await ctx.race(ctx.run(charge, orders[0]), ctx.run(charge, orders[1])), str)
+    assert_type(await ctx.shield(ctx.run(ping)), bool)
+    assert_type(await ctx.with_timeout(ctx.receive(approval), timedelta(days=1)), Approval)
+    return "done"
+
+
+async def remote(client: Client, order: Order) -> None:
+    """Use a client as an engine."""
+    handle = await client.start(checkout, order, id="order-42", attributes={customer: "ana"})
+    assert_type(handle, WorkflowHandle[str])
+    await handle.signal(approval, Approval("ana"))
+    assert_type(await handle.query(price_of, "book"), int)
+    assert_type(await client.handle("order-42", checkout).result(), str)
 
 
 async def client(engine: Engine) -> None:

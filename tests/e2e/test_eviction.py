@@ -207,11 +207,8 @@ async def test_async_generators_of_code_that_is_evicted_leave_nothing_behind(
     open_engine: EngineOpener, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def numbers(ctx: Context) -> AsyncIterator[int]:
-        try:
-            async for value in ctx.signals(number):
-                yield value
-        finally:
-            await asyncio.sleep(1)
+        async for value in ctx.signals(number):
+            yield value
 
     @workflow
     async def consumes(ctx: Context) -> int:

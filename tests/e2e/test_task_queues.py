@@ -82,6 +82,34 @@ async def test_what_waits_in_a_full_queue_is_not_recorded_as_begun_and_is_not_lo
         assert len(lost) == 2
 
 
+async def test_an_attempt_that_may_be_the_last_is_recorded_before_its_code_runs_although_it_waited(
+    open_engine: EngineOpener,
+) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    began: list[str] = []
+
+    @activity(task_queue="narrow", retry=ONCE)
+    async def waits_for(name: str) -> None:
+        began.append(name)
+        await {"first": first, "second": second}[name].wait()
+
+    @workflow
+    async def waits(ctx: Context, name: str) -> None:
+        await ctx.run(waits_for, name)
+
+    options = EngineOptions(queues={"narrow": QueueOptions(max_concurrent=1)})
+    async with open_engine([waits], [waits_for], options=options) as engine:
+        await engine.start(waits, "first")
+        await until(lambda: began == ["first"])
+        handle = await engine.start(waits, "second")
+        assert await kinds(handle) == ["WorkflowStarted", "ActivityScheduled"]
+        first.set()
+        await until(lambda: began == ["first", "second"])
+        assert (await kinds(handle))[2:] == ["ActivityStarted"]
+        second.set()
+        await handle.result(timeout=SOON)
+
+
 async def test_a_place_that_was_kept_and_not_used_is_given_back(open_engine: EngineOpener) -> None:
     work = Work(task_queue="narrow", retry=ONCE)
 

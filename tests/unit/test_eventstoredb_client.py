@@ -7,10 +7,9 @@ from types import ModuleType
 import pytest
 
 from aion_es.errors import UnknownStoreURLError
-from aion_es.projections.location import read_model_beside
 from aion_es.store.eventstoredb.client import ServerVersion, _text_field, without_password
 from aion_es.store.eventstoredb.messages import filter_regex
-from aion_es.store.url import open_store
+from aion_es.store.url import open_store, read_model_beside
 
 
 def _no_client(monkeypatch: pytest.MonkeyPatch) -> None:

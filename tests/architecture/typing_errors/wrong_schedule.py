@@ -11,6 +11,5 @@ Start(heartbeat, 1)  # error
 Schedule(id="a", spec="0 3 * * *", action=Start(heartbeat))  # error
 Cron(5)  # error
 Interval(every=60)  # error
-Schedule(
-    id="a", spec=Interval(timedelta(hours=1)), action=Start(heartbeat), overlap="skip"
-)  # error
+action = Start(heartbeat)
+Schedule(id="a", spec=Interval(timedelta(hours=1)), action=action, overlap="skip")  # error

@@ -67,6 +67,8 @@ from tests.unit.aggregates.histories import (
 )
 
 AT_ONCE = RetrySettings(attempts=5, initial=timedelta(0), longest=timedelta(0))
+DUE = NOON + timedelta(hours=15)
+NIGHTLY: dict[str, Any] = {"spec": {"cron": "0 3 * * *"}, "action": {"workflow_type": "report"}}
 STREAM = StreamName("aion_workflow-order-42")
 
 
@@ -777,9 +779,9 @@ async def test_an_activity_is_settled_once_whichever_worker_is_first() -> None:
 
 async def test_schedules_are_kept_in_streams_of_their_own(store: FakeStore) -> None:
     schedules = ScheduleRepository(store, retries=AT_ONCE)
-    done = await schedules.execute("nightly", lambda s: s.create({"cron": "@daily"}, at=NOON))
+    done = await schedules.execute("nightly", lambda s: s.create(NIGHTLY, at=NOON))
     assert schedules.stream("nightly") == "aion_schedule-nightly"
-    assert done.events == (schedule_ev.ScheduleCreated(config={"cron": "@daily"}),)
+    assert done.events == (schedule_ev.ScheduleCreated(config=NIGHTLY),)
     assert (done.revision, done.position) == (0, Position(0, 0))
     loaded = await schedules.load("nightly")
     loaded.pause(at=NOON)
@@ -793,15 +795,15 @@ async def test_schedules_are_kept_in_streams_of_their_own(store: FakeStore) -> N
 
 async def test_two_engines_decide_a_due_time_once(store: FakeStore) -> None:
     schedules = ScheduleRepository(store, retries=AT_ONCE)
-    await schedules.execute("nightly", lambda s: s.create({}, at=NOON))
+    await schedules.execute("nightly", lambda s: s.create(NIGHTLY, at=NOON))
     other = ScheduleRepository(store.inner)
 
     async def somebody_else() -> None:
-        await other.execute("nightly", lambda s: s.skip(NOON, "overlap", at=NOON))
+        await other.execute("nightly", lambda s: s.skip(DUE, "overlap", at=NOON))
 
     store.before_append = [somebody_else]
     done = await schedules.execute(
-        "nightly", lambda s: s.trigger(NOON, WorkflowId("w"), RUN, at=NOON)
+        "nightly", lambda s: s.trigger(DUE, WorkflowId("w"), RUN, at=NOON)
     )
     assert (done.events, done.revision, done.position) == ((), 1, None)
 
@@ -811,7 +813,7 @@ async def test_a_schedule_that_was_deleted_and_created_again_is_read_from_there(
 ) -> None:
     schedules = ScheduleRepository(store)
     for _ in range(40):
-        await schedules.execute("nightly", lambda s: s.create({}, at=NOON))
+        await schedules.execute("nightly", lambda s: s.create(NIGHTLY, at=NOON))
         await schedules.execute("nightly", lambda s: s.delete(at=NOON))
     with pytest.raises(ScheduleNotFoundError):
         await schedules.execute("nightly", lambda s: s.pause(at=NOON))

@@ -32,8 +32,7 @@ from aion_es.projections.checkpoints import CHECKPOINTS, Checkpoint, checkpoints
 from aion_es.projections.databases import open_database
 from aion_es.projections.migrations import APPLICATION_ID, MIGRATIONS, VERSION
 from aion_es.store.memory import MemoryEventStore
-from aion_es.store.port import Position
-from tests.unit.projections.histories import NOON
+from aion_es.store.port import START, Position
 
 STORED = Path(__file__).parent / "stored"
 
@@ -88,7 +87,9 @@ async def test_a_read_sees_one_state_however_often_it_asks(read_model_url: str) 
         assert reading.result() == (0, 0)
 
 
-async def test_a_read_model_of_version_1_is_migrated_and_its_rows_go_on(tmp_path: Path) -> None:
+async def test_a_read_model_of_version_1_is_migrated_and_rows_of_older_projections_are_made_anew(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "model.db"
     shutil.copyfile(STORED / "read-model-v1.sqlite3", path)
     async with await ReadModel.open(f"sqlite:///{path}") as model:
@@ -105,28 +106,27 @@ async def test_a_read_model_of_version_1_is_migrated_and_its_rows_go_on(tmp_path
             prefix="aion_",
         )
         await runner.prepare()
-        assert runner.position("pending_work") == Position(6, 6)
-        index = PendingWorkIndex(model)
-        assert await index.runs_with_activities() == ["b"]
-        assert [timer.timer_id for timer in await index.timers_due(NOON + timedelta(1))] == ["t"]
+        # Their older tables lack columns that today's queries name: they could not go on answering.
+        for name in ("pending_work", "visibility"):
+            assert runner.position(name) == START
+        assert await PendingWorkIndex(model).runs_with_activities() == []
         rows = text("SELECT workflow_id, status FROM visibility ORDER BY run_key")
-        shown = await model.read(lambda c: [tuple(row) for row in c.execute(rows)])
-        assert shown == [("a", "Completed"), ("b", "Running"), ("c", "Failed")]
+        assert await model.read(lambda c: c.execute(rows).all()) == []
 
 
-async def test_every_version_of_the_schema_is_migrated(read_model_url: str) -> None:
-    for version in range(1, VERSION):
-        database = open_database(read_model_url, readers=1, busy_timeout=timedelta(seconds=5))
-        with database.write_engine.begin() as connection:
-            for statement in (s for step in MIGRATIONS[:version] for s in step):
-                connection.execute(text(statement))
-            connection.execute(text("UPDATE read_model SET version = :v"), {"v": version})
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.write_engine.dispose()
-        async with await ReadModel.open(read_model_url) as model:
-            assert await version_of(model) == VERSION
-            assert await model.read(partial(checkpoints, table=CHECKPOINTS)) == {}
+@pytest.mark.parametrize("version", range(1, VERSION))
+async def test_every_version_of_the_schema_is_migrated(read_model_url: str, version: int) -> None:
+    database = open_database(read_model_url, readers=1, busy_timeout=timedelta(seconds=5))
+    with database.write_engine.begin() as connection:
+        for statement in (s for step in MIGRATIONS[:version] for s in step):
+            connection.execute(text(statement))
+        connection.execute(text("UPDATE read_model SET version = :v"), {"v": version})
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.write_engine.dispose()
+    async with await ReadModel.open(read_model_url) as model:
+        assert await version_of(model) == VERSION
+        assert await model.read(partial(checkpoints, table=CHECKPOINTS)) == {}
 
 
 async def test_a_schema_that_holds_somebody_elses_tables_is_refused(postgresql_url: str) -> None:
