@@ -1,5 +1,6 @@
 """The catalog: which code there is, by type and version, and which version new runs take."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,10 @@ class Catalog:
         _ = (
             definition.signature.hints
         )  # an annotation that cannot be resolved is told now, not at the first run
+        if sys.flags.dev_mode:
+            from aion_es.authoring.impurities import warn_of_impurities
+
+            warn_of_impurities(definition.function, definition.signature.where)
         versions = self._versions.setdefault(definition.type, {})
         known = versions.get(definition.version)
         if known is not None and known.function is not definition.function:
