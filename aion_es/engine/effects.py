@@ -255,7 +255,10 @@ class Effects:
             known.residency, known.status = "resident", state.status
             return
         completion = self._registry.completion(state.workflow_id, state.run_id)
-        completion.outcome = None  # it had one, if the run was reopened
+        # A run that was reopened had an outcome, which the subscription may tell of only now.
+        completion.outcome = None
+        if process.workflow is not None:
+            completion.open_at = process.workflow.revision
         self._registry.register(
             Registration(
                 state.workflow_id,

@@ -132,6 +132,9 @@ class Follower:
         run_id = decode_metadata(event).run_id
         if run_id is None:
             return
-        if self._registry.find_completion(workflow_id, run_id) is not None:
+        completion = self._registry.find_completion(workflow_id, run_id)
+        if completion is not None and event.revision <= completion.open_at:
+            return  # it was reopened since
+        if completion is not None:
             self._registry.tell(workflow_id, run_id, cast("TerminalEvent", decode(event)))
         self._registry.remove(workflow_id, run_id)

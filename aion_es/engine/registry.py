@@ -17,11 +17,12 @@ Residency: TypeAlias = Literal["resident", "suspended"]
 class Completion:
     """How one run ends: told once, to any number who wait. Lives as long as somebody holds it."""
 
-    __slots__ = ("__weakref__", "_waiters", "outcome", "run_id", "workflow_id")
+    __slots__ = ("__weakref__", "_waiters", "open_at", "outcome", "run_id", "workflow_id")
 
     def __init__(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         self.workflow_id = workflow_id
         self.run_id = run_id
+        self.open_at = -1  # the last revision at which the run was known to be open
         self.outcome: TerminalEvent | None = None
         self._waiters: list[asyncio.Future[TerminalEvent]] = []
 

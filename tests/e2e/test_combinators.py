@@ -36,7 +36,7 @@ gauge = Gauge()
 
 
 @pytest.fixture(autouse=True)
-def _afresh() -> None:
+def _fresh_gauge() -> None:
     gauge.__init__()  # type: ignore[misc]
 
 

@@ -42,7 +42,7 @@ outside = Outside()
 
 
 @pytest.fixture(autouse=True)
-def _afresh() -> None:
+def _fresh_outside() -> None:
     outside.__init__()  # type: ignore[misc]
 
 
