@@ -25,9 +25,7 @@ _INSTEAD: Final = {
 }
 _KINDS: Final[tuple[tuple[Any, str], ...]] = (
     *((getattr(time, name), "clock") for name in ("time", "time_ns", "monotonic", "perf_counter")),
-    (datetime_module.datetime.now, "clock"),  # noqa: TID251 - looked for, not called
-    (datetime_module.datetime.utcnow, "clock"),
-    (datetime_module.datetime.today, "clock"),
+    *((getattr(datetime_module.datetime, name), "clock") for name in ("now", "utcnow", "today")),
     (datetime_module.date.today, "clock"),
     (time.sleep, "wait"),
     (builtins.open, "file"),
