@@ -1,6 +1,7 @@
 """One attempt of an activity, from its place in the line to the end of its code, and where its outcome goes."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -10,6 +11,7 @@ from aion_es.authoring.definitions import Executor
 from aion_es.engine.heartbeats import AttemptKey, Pulse
 from aion_es.engine.queues import Ticket
 from aion_es.engine.requests import Decide
+from aion_es.events.values import WorkflowRef
 from aion_es.ids import RunId, WorkflowId
 
 Stage: TypeAlias = Literal["waiting", "beginning", "starting", "running"]
@@ -29,6 +31,10 @@ class Outbox(Protocol):
 
     def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         """Settle with its relatives what a run left behind whose place another run took."""
+        ...
+
+    def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
+        """Have a run told once more how those of its children ended that have."""
         ...
 
 

@@ -26,6 +26,7 @@ from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.process import RunProcess
 from aion_es.engine.queues import QueueOptions, TaskQueues
 from aion_es.engine.registry import Completion, Registry
+from aion_es.engine.relatives import Relatives
 from aion_es.engine.requests import Committed, Decide, QueryRequest, Request
 from aion_es.engine.supervision import RestartPolicy, Supervision
 from aion_es.engine.timers import TimerService
@@ -36,6 +37,7 @@ from aion_es.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import (
     TerminalEvent,
     WorkflowEvent,
@@ -130,6 +132,7 @@ class EngineCore:
             self.dispatcher, self.timers, self.heartbeats, self, self.spawn, self.worker
         )
         self.couriers = Couriers(self)
+        self.relatives = Relatives(repository, self.couriers, group.create_task)
         self.effects = Effects(activities, self.timers, self.registry, self.couriers, self)
         self.supervision = Supervision(
             self.worker,
@@ -243,18 +246,11 @@ class EngineCore:
 
     def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         """See `Outbox`."""
-        self.spawn(self._settle_replaced(workflow_id, run_id))
+        self.relatives.settle_replaced(workflow_id, run_id)
 
-    async def _settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        try:
-            history = await self.repository.run_history(workflow_id, run_id)
-        except StoreError as error:
-            _LOG.warning("run %s of %s: %s; settled at the next start", run_id, workflow_id, error)
-            return
-        state = self.repository.fold(workflow_id, history).state
-        self.couriers.close_children(state)
-        if state.parent is not None and state.terminal is not None:
-            self.couriers.tell_parent(state.parent, workflow_id, state.terminal)
+    def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
+        """See `Outbox`."""
+        self.relatives.ask_children(parent, children)
 
     async def wake_all(self, workflow_ids: Iterable[WorkflowId], *, reclaim: bool) -> None:
         """Wake many workflows, a few hundred at a time, and return when each has had its turn."""
@@ -484,6 +480,7 @@ class EngineCore:
     async def drain(self) -> None:
         """Take no more commands; let activities and turns come to their end; suspend every run."""
         self._closing = True
+        self.relatives.close()
         await self.dispatcher.drain(self._options.shutdown_grace)
         while self._busy:
             self._quiet.clear()

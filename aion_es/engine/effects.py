@@ -77,12 +77,15 @@ class Effects:
             return
         state = workflow.state
         if state.terminal is not None:
-            self._closed(process, state.run_id, state.terminal)
+            if process.end_is_news or process.effects_lost:
+                self._tell_relatives(process, state.run_id, state.terminal)
+            self._let_go(process, state.run_id, state.terminal)
             return
         self._registered(process, state)
         if process.effects_lost:
             process.effects_lost = False
             self._couriers.run_again(state)
+            self._ask_children(state)
         for timer_id, fire_at in state.live_timers.items():
             self.arm(state.workflow_id, state.run_id, timer_id, fire_at)
         self._arm_deadlines(state)
@@ -124,6 +127,12 @@ class Effects:
         if state is not None:
             self._registered(process, state)
             self.activities.reopened(state)
+            self._ask_children(state)
+
+    def _ask_children(self, state: WorkflowState) -> None:
+        """Have a run told of its children's ends once more: while it was closed nothing was recorded of them."""
+        ref = WorkflowRef(workflow_id=state.workflow_id, run_id=state.run_id)
+        self._outbox.ask_children(ref, state.pending.children)
 
     def _on_activity(
         self,
@@ -162,11 +171,15 @@ class Effects:
         )
 
     def _closed(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
+        self._tell_relatives(process, run_id, event)
+        self._let_go(process, run_id, event)
+
+    def _let_go(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
+        """Stop what is done for a run that has closed, and tell those who wait for it."""
         workflow_id = process.workflow_id
         state = _current(process, run_id)
         if state is not None:
             self.activities.closed(state)
-        self._tell_relatives(process, run_id, event)
         self._registry.remove(workflow_id, run_id)
         self._registry.tell(workflow_id, run_id, event)
         process.stuck_reason = None
@@ -183,6 +196,7 @@ class Effects:
         if workflow is None:
             return
         if workflow.state.run_id == run_id:
+            process.end_is_news = process.effects_lost = False
             self._couriers.close_children(workflow.state)
             if workflow.state.parent is not None:
                 self._couriers.tell_parent(workflow.state.parent, workflow.workflow_id, event)
@@ -250,6 +264,7 @@ class Effects:
             )
 
     def _registered(self, process: RunProcess, state: WorkflowState) -> None:
+        process.end_is_news = True
         known = self._registry.newest(state.workflow_id)
         if known is not None and known.run_id == state.run_id:
             known.residency, known.status = "resident", state.status

@@ -143,6 +143,8 @@ class RunProcess:
         reclaim: What the run waits for may have been this engine's to do, and is to be taken up when it
             is read again.
         effects_lost: Something may have been recorded whose effects this engine has not carried out.
+        end_is_news: Should the run turn out to have ended, its relatives may not have been told yet. Who
+            only looks at a closed run tells nobody: parent and child would tell each other for ever.
         busy: A turn is under way, or about to be taken; set by the engine.
     """
 
@@ -154,6 +156,7 @@ class RunProcess:
         self.is_held = False
         self.reclaim = False
         self.effects_lost = False
+        self.end_is_news = False
         self.busy = False
         self._host = host
         self._inbox: list[Request | QueryRequest] = []
@@ -176,11 +179,12 @@ class RunProcess:
 
     def wake(self) -> None:
         """Let the code look at its history, even if the mailbox is empty; a stuck run tries again."""
-        self._wake = True
+        self._wake = self.end_is_news = True
         self._anew = self.stuck_reason is not None or self.is_held
 
     def heard_of(self, revision: int) -> None:
         """Note that the stream has reached `revision`."""
+        self.end_is_news |= self.workflow is None or revision > self.workflow.revision
         self._heard = max(self._heard, revision)
 
     @property
@@ -519,6 +523,8 @@ class RunProcess:
         """Show the code a new fact, and have recorded what it commands."""
         if type(event) is WorkflowStarted:
             self._begin(workflow, event, at, revision)
+        elif type(event) is WorkflowReopened:
+            self._drop_code()  # should it still be there: it knows of the end, and of what is void now
         elif self.execution is not None and type(event) in FACTS and not self.execution.finished:
             try:
                 self.execution.deliver(event, at, revision)
@@ -638,7 +644,7 @@ class RunProcess:
             self._wake = True  # what it commanded is recorded by the next turn
         elif workflow.exists and not workflow.state.is_open:
             self._drop_code()
-        elif disturbed or (self.execution is None and _reopens(batch)):
+        elif disturbed or _reopens(batch):
             self.forget()
             self._wake = True
 

@@ -13,12 +13,9 @@ from typing import Final
 
 from aion_es.clock import SleepingClock
 from aion_es.engine.core import EngineCore
-from aion_es.engine.couriers import child_run_id
 from aion_es.engine.orphans import Orphans
 from aion_es.errors import OperationalError
 from aion_es.events.values import WorkflowRef
-from aion_es.events.workflow import WorkflowContinuedAsNew
-from aion_es.ids import WorkflowId
 from aion_es.projections.pending_index import PendingChild, PendingTimer, PendingWorkIndex
 from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.runner import ProjectionRunner
@@ -123,7 +120,7 @@ class Recovery:
             children = list(group)
             for child in children:
                 if child.owed == "outcome":
-                    await self._tell_parent(parent, child.child_workflow_id)
+                    await self._core.relatives.tell_parent(parent, child.child_workflow_id)
             if any(child.owed != "outcome" for child in children):
                 await self._settle_children(parent, children)
 
@@ -142,22 +139,6 @@ class Recovery:
             couriers.start_child(parent, child.request)
             if child.cancel_requested is not None:
                 couriers.cancel_child(parent, row.child_workflow_id, child.cancel_requested)
-
-    async def _tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> None:
-        """Tell a parent how its child ended, from the child's history: the end of the chain that it began."""
-        repository = self._core.repository
-        current = await repository.load(child_workflow_id)
-        state = current.state if current.exists else None
-        run_id = child_run_id(parent, child_workflow_id)
-        while state is not None and (
-            state.parent != parent or isinstance(state.terminal, WorkflowContinuedAsNew)
-        ):
-            history = await repository.run_history(child_workflow_id, run_id)
-            state = repository.fold(child_workflow_id, history).state
-            if isinstance(state.terminal, WorkflowContinuedAsNew):
-                run_id = state.terminal.new_run_id
-        if state is not None and state.terminal is not None:
-            self._core.couriers.tell_parent(parent, child_workflow_id, state.terminal)
 
     async def _move_horizon(self) -> None:
         """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between."""

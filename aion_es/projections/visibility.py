@@ -48,6 +48,9 @@ _LIFECYCLE: Final = frozenset(
 )
 _FINAL: Final = frozenset({"WorkflowCompleted", "WorkflowContinuedAsNew"})
 """Whatever failed before one of these did not end the run."""
+_UNSUCCESSFUL: Final = frozenset(
+    {"WorkflowFailed", "WorkflowCancelled", "WorkflowTerminated", "WorkflowTimedOut"}
+)
 _STEPS: Final = frozenset(
     {"ActivityScheduled", "ActivityCompleted", "ActivityFailed", "ActivityCancelled"}
 )
@@ -103,6 +106,8 @@ def _fold(
     """Return the runs of one stream that the events touch, oldest first."""
     touched = [] if run is None else [run]
     final = last_of(events, _FINAL)
+    # Before that, what an earlier run failed by matters all the same.
+    unsuccessful = last_of(events[: final + 1], _UNSUCCESSFUL)
     for index, event in enumerate(events):
         kind = event.type
         if kind == "WorkflowStarted":
@@ -113,7 +118,7 @@ def _fold(
         elif run is None:
             continue  # foreign history: the fold never refuses
         elif kind in _STEPS:
-            if index > final:
+            if index > final or index < unsuccessful:
                 _step(run, event)
         elif kind in _LIFECYCLE:
             _turned(run, event)

@@ -14,7 +14,7 @@ from aion_es.projections import pending_work  # noqa: F401 - see above
 from aion_es.visibility import query  # noqa: F401 - see above
 from tests.crash.engine_shapes import ACTIVITIES, SHAPES, WORKFLOWS, Shape
 
-COPIES = 4
+COPIES = 3
 """Of each shape, at once."""
 
 

@@ -30,8 +30,8 @@ from tests.crash.engine_shapes import (
 KILLS = 60
 KILLS_PER_FILE = 6
 """So few that there still is something to be killed."""
-LONGEST_LIFE = 45
-"""Executions of activities, of about four hundred that there are to a file."""
+LONGEST_LIFE = 35
+"""Executions of activities, of about three hundred that there are to a file."""
 _LINE = len("0190a7c0-0000-7000-8000-000000000000/0\n")
 ROOT = Path(__file__).parents[2]
 

@@ -326,6 +326,42 @@ async def closed(engine: Any, workflow_id: str) -> bool:
     return not (await engine.handle(workflow_id).describe()).status.is_open
 
 
+async def test_a_parent_that_ended_before_its_child_leaves_an_engine_that_rests(
+    open_engine: EngineOpener,
+) -> None:
+    """Parent and child, both closed, once told each other of their ends again and again, for ever."""
+    async with open_engine(WORKFLOWS) as engine:
+        handle = await engine.start(named, "c", id="p")
+        await until(lambda: stream_is(engine, "c", ["WorkflowStarted"]))
+        await handle.terminate()
+        await until(lambda: closed(engine, "c"))
+        await engine.projections.wait_until_caught_up()
+        await until(lambda: _is_at_rest(open_engine))
+
+
+async def _is_at_rest(open_engine: EngineOpener) -> bool:
+    """Return whether nothing is written for as long as many rounds between parent and child would take."""
+    before = open_engine.store.called["append"]
+    await asyncio.sleep(0.1)
+    return open_engine.store.called["append"] == before
+
+
+async def test_a_reopened_parent_is_told_how_its_children_ended_while_it_was_closed(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine(WORKFLOWS) as engine:
+        handle = await engine.start(catches, "waits", id="p")
+        await until(lambda: stream_is(engine, "child-of-p", ["WorkflowStarted"]))
+        await handle.terminate()
+        await until(lambda: closed(engine, "child-of-p"))
+        await handle.reopen()
+        assert await handle.result(timeout=SOON) == [
+            "waits",
+            "WorkflowCancelled",
+            "its parent closed",
+        ]
+
+
 async def test_a_parent_that_is_replaced_closes_its_children(open_engine: EngineOpener) -> None:
     async with open_engine(WORKFLOWS, [double]) as engine:
         await engine.start(leaves, "terminate", id="p")

@@ -152,6 +152,16 @@ async def waits(ctx: Context) -> str:
 
 
 @workflow
+async def listens_for_its_end(ctx: Context) -> str:
+    try:
+        await ctx.receive(go)
+    except asyncio.CancelledError:
+        await ctx.run(works, await ctx.receive(note))
+        raise
+    return "went"
+
+
+@workflow
 async def patched(ctx: Context) -> str:
     try:
         await ctx.run(breaks, "b")
@@ -174,6 +184,7 @@ WORKFLOWS = [
     cleans_up,
     listens,
     waits,
+    listens_for_its_end,
     patched,
 ]
 ACTIVITIES = [works, breaks]
@@ -195,6 +206,30 @@ async def test_only_the_failed_activity_is_tried_again(open_engine: EngineOpener
         assert [e.reopened for e in await events_of(handle, WorkflowReopened)] == [(1,)]
         attempts = [e.attempt for e in await events_of(handle, ActivityStarted)]
         assert attempts == [1, 1, 2, 1]
+
+
+async def test_a_run_that_ends_and_is_reopened_in_one_step_goes_on(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    """Both commands wait when the engine takes them, so that one append records the end and its being void."""
+    async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
+        handle = await engine.start(sleeps)
+        await asyncio.gather(handle.cancel(), handle.reopen())
+        clock.advance(timedelta(hours=1))
+        assert await handle.result(timeout=SOON) == "3600"
+
+
+async def test_code_that_was_asked_to_end_is_told_nothing_once_the_run_is_reopened(
+    open_engine: EngineOpener,
+) -> None:
+    """What it did because of the end is void, and so is what it would do now."""
+    async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
+        handle = await engine.start(listens_for_its_end)
+        await handle.cancel()
+        await asyncio.gather(handle.terminate(), handle.reopen(), handle.signal(note, "undo it"))
+        await handle.signal(go)
+        assert await handle.result(timeout=SOON) == "went"
+        assert outside.done == []
 
 
 async def test_fail_reopen_fail_reopen(open_engine: EngineOpener) -> None:

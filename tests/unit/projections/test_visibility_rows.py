@@ -45,6 +45,17 @@ def test_a_failed_run_names_the_activity_the_error_and_the_reason() -> None:
     )
 
 
+def test_a_failed_run_keeps_its_reason_when_another_of_its_id_completes_in_the_same_batch() -> None:
+    history = History().add("w", started("r1"), scheduled(0, "charge"))
+    history.add("w", ev.ActivityFailed(activity_id=ActivityId(0), attempt=1, error=DEAD))
+    history.add("w", ev.WorkflowFailed(error=Failure(type="ActivityError", message="no money")))
+    history.add("w", started("r2"), ev.WorkflowCompleted())
+    assert [(row["run_id"], row["failed_step"]) for row in shown(history)] == [
+        ("r1", "charge"),
+        ("r2", None),
+    ]
+
+
 def test_a_reopened_run_is_running_and_no_longer_failed() -> None:
     history = History().add("w", started(), ev.WorkflowFailed(error=Failure(type="Boom")))
     history.add("w", ev.WorkflowReopened(run_id=RunId("r1")))

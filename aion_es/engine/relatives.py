@@ -1,0 +1,104 @@
+"""Errands between parents and children that need a history to be read first; tried again until that can be."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
+
+from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.aggregates.state import WorkflowState
+from aion_es.engine.couriers import Couriers, child_run_id
+from aion_es.errors import DomainError, StoreError
+from aion_es.events.values import WorkflowRef
+from aion_es.events.workflow import WorkflowContinuedAsNew
+from aion_es.ids import RunId, WorkflowId
+
+_LOG: Final = logging.getLogger("aion_es.engine")
+
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 5.0
+"""Seconds between tries while the store is away."""
+
+
+class Relatives:
+    """Reads what became of runs, and sends the couriers."""
+
+    def __init__(
+        self,
+        repository: WorkflowRepository,
+        couriers: Couriers,
+        spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+    ) -> None:
+        self._repository = repository
+        self._couriers = couriers
+        self._spawn = spawn
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """Close the children of a run that another has replaced, and tell its parent of its end."""
+        self._insist(lambda: self._settle_replaced(workflow_id, run_id))
+
+    def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
+        """Tell a run again how those of its children ended that have: it may have been closed when it was told."""
+        for child_id in children:
+            self._insist(lambda child_id=child_id: self.tell_parent(parent, child_id))  # type: ignore[misc]  # bound at once
+
+    async def tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> None:
+        """Tell a parent how its child ended, from the child's history: the end of the chain that it began.
+
+        Raises:
+            StoreError: The history cannot be read.
+            RunNotFoundError: The child was never begun, and its id has been given to another.
+        """
+        state = await self._current(child_workflow_id)
+        run_id = child_run_id(parent, child_workflow_id)
+        while state is not None and (
+            state.parent != parent or isinstance(state.terminal, WorkflowContinuedAsNew)
+        ):
+            state = await self._state(child_workflow_id, run_id)
+            if isinstance(state.terminal, WorkflowContinuedAsNew):
+                run_id = state.terminal.new_run_id
+        if state is not None and state.terminal is not None:
+            self._couriers.tell_parent(parent, child_workflow_id, state.terminal)
+
+    def close(self) -> None:
+        """Stop: what is owed is found at the next recovery."""
+        self._closed = True
+        for job in self._jobs:
+            job.cancel()
+
+    async def _settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        state = await self._state(workflow_id, run_id)
+        self._couriers.close_children(state)
+        if state.parent is not None and state.terminal is not None:
+            self._couriers.tell_parent(state.parent, workflow_id, state.terminal)
+
+    async def _current(self, workflow_id: WorkflowId) -> WorkflowState | None:
+        current = await self._repository.load(workflow_id)
+        return current.state if current.exists else None
+
+    async def _state(self, workflow_id: WorkflowId, run_id: RunId) -> WorkflowState:
+        history = await self._repository.run_history(workflow_id, run_id)
+        return self._repository.fold(workflow_id, history).state
+
+    def _insist(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._closed:
+            return
+        task = self._spawn(self._until_done(job))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _until_done(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        delay = _FIRST_RETRY
+        while True:
+            try:
+                await job()
+            except DomainError:
+                return  # there is no such run: nothing is owed
+            except StoreError as error:
+                _LOG.warning("an errand between workflows: %s; again in %.2f s", error, delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LAST_RETRY)
+            else:
+                return
