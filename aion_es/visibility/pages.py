@@ -38,6 +38,9 @@ NARROW: Final = 2_000
 """Runs that a part of a filter may match for a page to begin with them, instead of with the order."""
 WIDE: Final = 20_000
 """The same where the index that finds them has all that sorts them, so that no run is looked at for it."""
+_SAMPLE: Final = 200
+_COMMON: Final = 10
+"""Of `_SAMPLE` runs, so many: then a page of a hundred is walked in 2,000 steps."""
 _RUN: Final = EXECUTIONS.c
 _PLANNED: Final = text(
     "SELECT set_config('max_parallel_workers_per_gather', '0', true), set_config('jit', 'off', true),"
@@ -70,7 +73,7 @@ def read_page(asked: Filter, after: Place | None, limit: int, connection: Connec
     sets = read_sets(connection, conjuncts(asked.condition))
     place = after if after is not None and after[0] is not None else None
     walk = find_walk(asked, sets, place, connection)
-    narrow = _narrow(asked, walk, sets, connection)
+    narrow = _narrow(asked, walk, sets, place, connection)
     if is_server and narrow is not None:
         connection.execute(_PLANNED, {"sort": "on"})
     rows: list[Any] = []
@@ -130,21 +133,42 @@ def page_query(
 
 
 def _narrow(
-    asked: Filter, walk: Walk | None, sets: NameSets, connection: Connection
+    asked: Filter,
+    walk: Walk | None,
+    sets: NameSets,
+    place: Place | None,
+    connection: Connection,
 ) -> Narrow | None:
     """Return a part of the filter that matches few runs; counts no further than it must."""
     for node in conjuncts(asked.condition):
-        if (walk is not None and node in walk.met) or _bounds(node, asked.order):
+        if (walk is not None and node in walk.considered) or _bounds(node, asked.order):
             continue
         keys = candidates(node, sets)
         if keys is None:
             continue
-        bound = WIDE if _is_sorted_alone(asked, node) else NARROW
-        few = keys.limit(bound + 1).subquery()
-        counted: int = connection.execute(select(func.count()).select_from(few)).scalar_one()
-        if counted <= bound:
+        is_few = _are_few(keys, NARROW, connection)
+        if not is_few and _is_sorted_alone(asked, node):
+            is_few = not _is_common(node, place, asked, connection)
+            is_few = is_few and _are_few(keys, WIDE, connection)
+        if is_few:
             return Narrow(node, keys)
     return None
+
+
+def _are_few(keys: Select[Any], bound: int, connection: Connection) -> bool:
+    few = keys.limit(bound + 1).subquery()
+    counted: int = connection.execute(select(func.count()).select_from(few)).scalar_one()
+    return counted <= bound
+
+
+def _is_common(node: Node, place: Place | None, asked: Filter, connection: Connection) -> bool:
+    """Whether so many of the next runs satisfy `node` that a walk by their order soon has a page of them."""
+    keys = _ordered_query(Filter(None, asked.order), place)
+    following = ordered(keys, _sorted_by(keys), asked.order, _SAMPLE).subquery()
+    holds = Conditions(run_key=following.c.sort_key).of(node)
+    found = select(func.count()).select_from(following).where(holds)
+    counted: int = connection.execute(found).scalar_one()
+    return counted >= _COMMON
 
 
 def _is_sorted_alone(asked: Filter, node: Node) -> bool:
@@ -258,7 +282,7 @@ def _few_without(asked: Filter, connection: Connection) -> Narrow | None:
     """Return the runs without the attribute that orders, if there are few."""
     lacking = Comparison(asked.order.field, "is_null")
     sets = read_sets(connection, [lacking])
-    return _narrow(Filter(lacking, asked.order), None, sets, connection)
+    return _narrow(Filter(lacking, asked.order), None, sets, None, connection)
 
 
 def unvalued_query(
@@ -283,24 +307,25 @@ def unvalued_query(
     if walk is None:
         return _limited(_unvalued(asked, _RUN.run_id, after), asked.order, limit)
     branches = [
-        _unvalued(asked, _RUN.run_id, after, met=walk.met).where(walk.column == value)
+        _unvalued(asked, _RUN.run_id, after, walk).where(walk.column == value)
         for value in walk.values
     ]
     return _merged(branches, asked.order, limit, may_repeat=False)
 
 
 def _unvalued(
-    asked: Filter, run_id: Any, after: Place | None, met: tuple[Node, ...] = ()
+    asked: Filter, run_id: Any, after: Place | None, walk: Walk | None = None
 ) -> Select[Any]:
     field = asked.order.field
-    query = identified(_RUN.run_key, null(), run_id)
+    # By the column that orders, although it is null: only then PostgreSQL sees that the index has this order.
+    query = identified(_RUN.run_key, null() if walk is None else walk.key, run_id)
     conditions = Conditions()
     if field.column is None:
         query = query.where(conditions.lacks(field))
     else:
         query = query.where(EXECUTIONS.c[field.column].is_(None))
     for node in conjuncts(asked.condition):
-        if node not in met:
+        if walk is None or node not in walk.met:
             query = query.where(conditions.of(node))
     if after is not None:
         query = query.where(run_id < after[1] if asked.order.descending else run_id > after[1])

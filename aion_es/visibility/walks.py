@@ -4,7 +4,7 @@ A page along one costs what it holds, however many runs there are, and however m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, select, tuple_, union_all
@@ -42,6 +42,7 @@ class Walk:
         values: In the form of the column; none if no run can satisfy the filter.
         key: The column that orders.
         attribute: The search attribute whose values they are.
+        considered: The parts for which there were walks too, which meet more runs hereabouts; and `met`.
     """
 
     met: tuple[Node, ...]
@@ -49,6 +50,7 @@ class Walk:
     values: tuple[Any, ...]
     key: Any
     attribute: Field | None = None
+    considered: tuple[Node, ...] = ()
 
     @property
     def run_key(self) -> Any:
@@ -104,9 +106,10 @@ def find_walk(
     none = next((walk for walk in walks if not walk.values), None)
     if none is not None:
         return none
-    if len(walks) > 1:
-        return _sparsest(walks, asked.order, after, connection)
-    return walks[0] if walks else None
+    if not walks:
+        return None
+    best = walks[0] if len(walks) == 1 else _sparsest(walks, asked.order, after, connection)
+    return replace(best, considered=tuple(node for walk in walks for node in walk.met))
 
 
 def unvalued_walk(asked: Filter) -> Walk | None:
@@ -151,7 +154,7 @@ def _by_close_time(nodes: Sequence[Node], possible: Sequence[str]) -> Walk:
         if valued is not None and valued[0].kind == "status":
             met.append(node)
             statuses = tuple(status for status in statuses if status in valued[1])
-    return Walk(tuple(met), _RUN.status, statuses, _RUN.close_time)
+    return Walk(tuple(met), _RUN.status, statuses, _RUN.close_time, considered=tuple(met))
 
 
 def _values(node: Node) -> tuple[Field, tuple[Any, ...]] | None:

@@ -24,7 +24,7 @@ from tests.unit.projections.random_histories import _Run
 ROOT = Path(__file__).parents[2]
 EVENTS = 4_000
 WORKFLOWS = 150
-KILLS = 50
+KILLS = 100
 """On each of the two databases."""
 LONGEST_LIFE = {"sqlite": 0.4, "postgresql": 0.6}
 PATIENCE = timedelta(seconds=60)
@@ -126,8 +126,8 @@ async def state(model: ReadModel) -> tuple[list[Position], list[Position]]:
     return [at.position for at in answering.values()], [at.position for at in beside.values()]
 
 
-@pytest.mark.timeout(180)
-async def test_the_rows_survive_fifty_kills_on_each_database_also_while_they_are_rebuilt(
+@pytest.mark.timeout(300)
+async def test_the_rows_survive_a_hundred_kills_on_each_database_also_while_they_are_rebuilt(
     feeders: Feeders, store: SQLiteEventStore, read_model_url: str, tmp_path: Path
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)

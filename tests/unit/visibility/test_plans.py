@@ -122,11 +122,9 @@ async def test_a_page_of_several_values_is_merged_from_the_index_of_each(
     assert "SCAN visibility" not in plan
 
 
-@pytest.mark.parametrize("read_model_url", ["sqlite"], indirect=True)
 async def test_the_open_runs_are_read_off_the_index_of_the_times_that_they_do_not_have(
     model: ReadModel,
 ) -> None:
-    # SQLite only: of so few rows PostgreSQL believes that any other index would do as well.
     asked = parse_filter("ExecutionStatus = 'Running' ORDER BY CloseTime", ATTRIBUTES, noon)
     plan = await plan_of(model, unvalued_query(asked, None, 100, unvalued_walk(asked)))
     assert "visibility_close_time" in plan

@@ -20,10 +20,20 @@ from aion_es.ids import RunId, StreamName
 from aion_es.projections import ProjectionRunner, ReadModel, VisibilityProjection, set_stuck
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import NO_STREAM, Position
-from aion_es.visibility import FailureType, Visibility, WorkflowType, attribute, pages, query, walks
-from aion_es.visibility.filter import parse_filter
+from aion_es.visibility import (
+    FailureType,
+    Visibility,
+    WorkflowType,
+    attribute,
+    name_sets,
+    pages,
+    query,
+    walks,
+)
+from aion_es.visibility.filter import Comparison, parse_filter
 from aion_es.visibility.pages import page_query
 from tests.unit.projections.histories import NOON, History, new_event, started
+from tests.unit.visibility.sample import attribute as attribute_value
 from tests.unit.visibility.sample import sample
 
 
@@ -309,3 +319,65 @@ async def test_at_least_reads_ones_own_write_or_says_that_it_lags() -> None:
             await visibility.page(at_least=beyond, timeout=timedelta(milliseconds=10))
         task.cancel()
     await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        "customer IS NULL AND NOT customer IS NULL",
+        "NOT total IS NULL AND customer IS NULL",
+        "ExecutionStatus != 'Running' AND ExecutionStatus = 'Running' ORDER BY CloseTime",
+        "CloseTime IS NULL AND CloseTime IS NOT NULL ORDER BY CloseTime",
+    ],
+)
+async def test_a_filter_that_nothing_can_satisfy_gives_an_empty_page(
+    visibility: Visibility, filter: str
+) -> None:
+    assert (await visibility.page(filter)).rows == ()
+    assert await visibility.count(filter.partition(" ORDER")[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("filter", "followed"),
+    [
+        ("WorkflowType = 'checkout' AND customer = 'ana'", "customer"),
+        ("ExecutionStatus IN ('Running', 'Failed') AND WorkflowType = 'ship'", "WorkflowType"),
+    ],
+)
+async def test_of_several_indexes_the_one_with_fewer_runs_hereabouts_is_followed(
+    model: ReadModel, filter: str, followed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "_SAMPLE", 1)
+    asked = parse_filter(filter, {"customer": "String"}, lambda: NOON)
+    walk = await model.read(lambda c: walks.find_walk(asked, None, None, c))
+    assert walk is not None
+    (met,) = walk.met
+    assert isinstance(met, Comparison)
+    assert met.field.name == followed
+
+
+async def test_the_names_of_attributes_are_matched_whole_and_in_their_case(
+    model: ReadModel, visibility: Visibility
+) -> None:
+    rows = sample()
+    already = len(rows.events)
+    rows.add("x", started("rx", attributes={"Total": attribute_value("Int", 1)}))
+    rows.add("y", started("ry", attributes={"subtotal": attribute_value("Int", 1)}))
+    await model.write(lambda c: VisibilityProjection().apply(c, rows.events[already:]))
+    for name in ("Total", "subtotal"):
+        await visibility.attributes.register(SearchAttribute(name, int))
+    assert await ids(visibility, "NOT Total IS NULL") == "x"
+    assert await ids(visibility, "NOT subtotal IS NULL") == "y"
+    assert await visibility.count("total IS NULL AND (WorkflowId = 'x' OR WorkflowId = 'y')") == 2
+
+
+async def test_runs_with_too_many_sets_of_attributes_are_looked_through_one_by_one(
+    visibility: Visibility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [await ids(visibility, f"{field} IS NULL") for field in ("customer", "total", "tags")]
+    monkeypatch.setattr(name_sets, "MAX_SETS", 1)
+    assert known == [
+        await ids(visibility, f"{field} IS NULL") for field in ("customer", "total", "tags")
+    ]
+    assert known == ["c", "dc", "db"]
+    assert await visibility.count("customer IS NULL") == 1
