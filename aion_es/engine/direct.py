@@ -3,19 +3,19 @@
 What it records, an engine on the same store hears of and follows up.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast, get_args
 
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.clock import Clock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.patience import follow
 from aion_es.engine.registry import Completion, Registry
 from aion_es.engine.replay import bring_back
 from aion_es.engine.requests import Committed, Decide
-from aion_es.errors import QueryFailedError, StoreError, VersionNotLoadedError
+from aion_es.errors import QueryFailedError, VersionNotLoadedError
 from aion_es.events.codec import decode_envelope
 from aion_es.events.workflow import TerminalEvent, WorkflowEvent, WorkflowReopened
 from aion_es.ids import RunId, WorkflowId
@@ -23,9 +23,6 @@ from aion_es.store.port import EventSubscriber, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.client")
 _TERMINAL: Final = get_args(TerminalEvent)
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 5.0
-"""Seconds between tries to follow a stream again."""
 
 
 class DirectGateway:
@@ -135,23 +132,25 @@ class DirectGateway:
     async def _follow(self, workflow_id: WorkflowId, run_id: RunId, revision: int) -> TerminalEvent:
         """Return the terminal event of a run that comes at `revision` or later."""
         stream = self._repository.stream(workflow_id)
-        delay = _FIRST_RETRY
-        while True:
-            try:
-                async with self._store.subscribe(stream, from_revision=revision) as subscription:
-                    while batch := await subscription.next_batch():
-                        for message in batch:
-                            if not isinstance(message, RecordedEvent):
-                                continue
-                            revision = message.revision + 1
-                            envelope = decode_envelope(message)
-                            if envelope.run_id == run_id and isinstance(envelope.event, _TERMINAL):
-                                return cast("TerminalEvent", envelope.event)
-                        delay = _FIRST_RETRY
-            except StoreError as error:
-                _LOG.warning("following %s: %s; again in %.2f s", stream, error, delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY)
+        ends: list[TerminalEvent] = []
+
+        async def take(events: Sequence[RecordedEvent]) -> bool:
+            nonlocal revision
+            for event in events:
+                revision = event.revision + 1
+                envelope = decode_envelope(event)
+                if envelope.run_id == run_id and isinstance(envelope.event, _TERMINAL):
+                    ends.append(cast("TerminalEvent", envelope.event))
+                    return True
+            return False
+
+        await follow(
+            lambda: self._store.subscribe(stream, from_revision=revision),
+            take,
+            log=_LOG,
+            what=stream,
+        )
+        return ends[0]
 
 
 def _outcome_after(outcome: TerminalEvent | None, event: WorkflowEvent) -> TerminalEvent | None:

@@ -4,14 +4,13 @@ What this engine recorded it knows already, and has handed on directly; the subs
 learns of everybody else's: clients, operators, other engines.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast, get_args
 
+from aion_es.engine.patience import follow
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
-from aion_es.errors import StoreError
 from aion_es.events.codec import decode, decode_metadata
 from aion_es.events.metadata import was_activated
 from aion_es.events.workflow import ActivityScheduled, TerminalEvent
@@ -25,9 +24,6 @@ _RECLAIMS: Final = frozenset({"WorkflowResumed", "WorkflowReopened"})
 """After these, activities that are pending are to be run, whoever recorded it."""
 _OFFERED: Final = b'"offered":true'
 """Stands in every event of which it is true, and hardly in any other; looked for before anything is decoded."""
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 5.0
-"""Seconds between tries to subscribe again."""
 
 
 class Processes(Protocol):
@@ -68,24 +64,20 @@ class Follower:
 
     async def run(self, position: Position) -> None:
         """Hear of everything that is recorded after `position`, for ever; ends only by cancellation."""
-        delay = _FIRST_RETRY
-        while True:
-            try:
-                async with self._store.subscribe_all(
-                    from_position=position, prefix=self._prefix
-                ) as subscription:
-                    while batch := await subscription.next_batch():
-                        events = [m for m in batch if isinstance(m, RecordedEvent)]
-                        if events:
-                            self._hear(events)
-                            position = events[-1].position
-                        delay = _FIRST_RETRY
-            except StoreError as error:
-                _LOG.warning("following the store: %s; again in %.2f s", error, delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY)
 
-    def _hear(self, events: list[RecordedEvent]) -> None:
+        async def take(events: Sequence[RecordedEvent]) -> None:
+            nonlocal position
+            self._hear(events)
+            position = events[-1].position
+
+        await follow(
+            lambda: self._store.subscribe_all(from_position=position, prefix=self._prefix),
+            take,
+            log=_LOG,
+            what="the store",
+        )
+
+    def _hear(self, events: Sequence[RecordedEvent]) -> None:
         """Bring what others recorded to those whom it concerns; what this engine recorded it knows already."""
         newest = {event.stream: event for event in events}
         reclaims = {event.stream for event in events if event.type in _RECLAIMS}

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,13 +20,13 @@ from aion_es.clock import Clock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.package_modules import LoadedPackage, load, release
 from aion_es.engine.packages import PackageFiles
+from aion_es.engine.patience import follow
 from aion_es.errors import (
     ConcurrencyConflictError,
     EngineClosedError,
     PackageError,
     PackageNotFoundError,
     StoreCorruptError,
-    StoreError,
     VersionPinnedError,
     WorkflowTypeNotFoundError,
 )
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("aion_es.catalog")
 
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 5.0
-"""Seconds between tries to subscribe again."""
 _DAMAGED: Final = "its files are not what its hash says"
 
 
@@ -118,23 +115,18 @@ class LiveCatalog(Catalog):
 
     async def follow(self) -> None:
         """Take over what other processes record, for ever; ends only by cancellation."""
-        ties, delay = self._tied, _FIRST_RETRY
-        while True:
-            try:
-                async with ties.store.subscribe(
-                    ties.catalogs.stream, from_revision=self._revision + 1
-                ) as subscription:
-                    while batch := await subscription.next_batch():
-                        if any(
-                            isinstance(m, RecordedEvent) and m.revision > self._revision
-                            for m in batch
-                        ):
-                            await self._catch_up()
-                        delay = _FIRST_RETRY
-            except StoreError as error:
-                _LOG.warning("following the catalog: %s; again in %.2f s", error, delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY)
+        ties = self._tied
+
+        async def take(events: Sequence[RecordedEvent]) -> None:
+            if events[-1].revision > self._revision:
+                await self._catch_up()
+
+        await follow(
+            lambda: ties.store.subscribe(ties.catalogs.stream, from_revision=self._revision + 1),
+            take,
+            log=_LOG,
+            what="the catalog",
+        )
 
     # --------------------------------------------------------------------------- what is there
 

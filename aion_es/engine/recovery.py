@@ -6,7 +6,7 @@ due for it. The same rows feed the timer service for as long as the engine lives
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 from aion_es.clock import SleepingClock
 from aion_es.engine.core import EngineCore
 from aion_es.engine.orphans import Orphans
-from aion_es.errors import OperationalError
+from aion_es.engine.patience import persistently
 from aion_es.events.values import WorkflowRef
 from aion_es.projections.pending_index import PendingChild, PendingTimer, PendingWorkIndex
 from aion_es.projections.pending_work import PendingWorkProjection
@@ -26,7 +26,6 @@ _LOG: Final = logging.getLogger("aion_es.recovery")
 HORIZON: Final = timedelta(minutes=10)
 """How far ahead timers are held in memory."""
 _PAGE: Final = 1_000
-_RETRY_AFTER: Final = 1.0
 
 
 class Recovery:
@@ -56,22 +55,12 @@ class Recovery:
 
     async def run(self, end: Position) -> None:
         """Recover what was stored up to `end`, then keep the timer service supplied, for ever."""
-        await self._persistently(lambda: self._take_up(end))
+        await persistently(lambda: self._take_up(end), log=_LOG, what="recovery")
         self.done.set()
         while True:
             horizon = self._core.effects.horizon or self._clock.now()
             await self._clock.sleep_until(horizon - HORIZON / 2)
-            await self._persistently(self._move_horizon)
-
-    async def _persistently(self, job: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await job()
-            except OperationalError as error:
-                _LOG.warning("recovery: %s; trying again in %g s", error, _RETRY_AFTER)
-                await asyncio.sleep(_RETRY_AFTER)
-            else:
-                return
+            await persistently(self._move_horizon, log=_LOG, what="recovery")
 
     async def _take_up(self, end: Position) -> None:
         await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
@@ -89,7 +78,7 @@ class Recovery:
         What an engine that is still alive is doing is left to it, as at the start.
         """
         await self.done.wait()
-        await self._persistently(self._take_up_now)
+        await persistently(self._take_up_now, log=_LOG, what="recovery")
 
     async def _take_up_now(self) -> None:
         end = await self._store.end_position()

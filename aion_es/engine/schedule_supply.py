@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from aion_es.clock import SleepingClock
+from aion_es.engine.patience import follow, persistently
 from aion_es.engine.recovery import HORIZON
 from aion_es.engine.schedule_actions import ScheduledActions
 from aion_es.engine.schedules import ScheduleDriver
 from aion_es.engine.timers import TimerService
-from aion_es.errors import OperationalError, StoreError
+from aion_es.errors import StoreError
 from aion_es.events.codec import decode
 from aion_es.events.schedule import ScheduleTriggered
 from aion_es.ids import ScheduleId, WorkflowId
@@ -22,7 +23,6 @@ from aion_es.store.port import EventStore, Position, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.schedules")
 
-_RETRY_AFTER: Final = 1.0
 """Seconds between tries to reach the store or the read model."""
 _OTHERS_TIME: Final = timedelta(seconds=10)
 """After this long it is seen whether another engine has started what it took."""
@@ -65,21 +65,11 @@ class ScheduleSupply:
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._follow(end))
-            await self._persistently(lambda: self._take_up(end))
+            await persistently(lambda: self._take_up(end), log=_LOG, what="schedules")
             self.done.set()
             while True:
                 await self._clock.sleep_until(self._driver.horizon - HORIZON / 2)
-                await self._persistently(self._move_horizon)
-
-    async def _persistently(self, job: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await job()
-            except OperationalError as error:
-                _LOG.warning("schedules: %s; trying again in %g s", error, _RETRY_AFTER)
-                await asyncio.sleep(_RETRY_AFTER)
-            else:
-                return
+                await persistently(self._move_horizon, log=_LOG, what="schedules")
 
     async def _take_up(self, end: Position) -> None:
         await self._arm_after(end)
@@ -106,19 +96,19 @@ class ScheduleSupply:
 
     async def _follow(self, position: Position) -> None:
         """Hear of what is recorded about schedules after `position`."""
-        while True:
-            try:
-                async with self._store.subscribe_all(
-                    from_position=position, prefix=self._prefix
-                ) as subscription:
-                    while batch := await subscription.next_batch():
-                        for event in batch:
-                            if isinstance(event, RecordedEvent):
-                                self._hear(event)
-                                position = event.position
-            except StoreError as error:
-                _LOG.warning("following schedules: %s; again in %g s", error, _RETRY_AFTER)
-            await asyncio.sleep(_RETRY_AFTER)
+
+        async def take(events: Sequence[RecordedEvent]) -> None:
+            nonlocal position
+            for event in events:
+                self._hear(event)
+                position = event.position
+
+        await follow(
+            lambda: self._store.subscribe_all(from_position=position, prefix=self._prefix),
+            take,
+            log=_LOG,
+            what="schedules",
+        )
 
     def _hear(self, event: RecordedEvent) -> None:
         schedule_id = ScheduleId(event.stream[len(self._prefix) :])
