@@ -1,8 +1,7 @@
 """`Client`: start workflows and talk to them from a process that runs no workflow code."""
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
-from types import TracebackType
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aion_es.aggregates.attributes import AttributeSchema
@@ -63,7 +62,7 @@ class Client(WorkflowClient):
         read_model: str | None = None,
         clock: Clock | None = None,
         ids: IdSource | None = None,
-    ) -> "OpeningClient":
+    ) -> AbstractAsyncContextManager["Client"]:
         """Return a client to be entered: `async with Client.open("sqlite:///aion.db") as client`.
 
         Args:
@@ -80,7 +79,7 @@ class Client(WorkflowClient):
             DefinitionError, InvalidIdError, ConflictingAttributeTypeError: As of `Engine.open`.
             On entering also every error of `open_store`.
         """
-        return OpeningClient(
+        return _opened(
             url,
             Catalog(workflows),
             AttributeSchema(*search_attributes),
@@ -123,45 +122,27 @@ class Client(WorkflowClient):
         return definition, recorded.get(definition.type, version)
 
 
-class OpeningClient:
-    """What `Client.open` returns: enters as a `Client`, and owns everything that belongs to it."""
+@asynccontextmanager
+async def _opened(
+    url: str | EventStore,
+    catalog: Catalog,
+    schema: AttributeSchema,
+    namespace: Namespace,
+    read_model_url: str,
+    clock: Clock,
+    ids: IdSource,
+) -> AsyncGenerator[Client, None]:
+    from aion_es.projections.read_model import ReadModel
+    from aion_es.projections.runner import ProjectionRunner
+    from aion_es.projections.visibility import VisibilityProjection
+    from aion_es.visibility.query import Visibility
 
-    def __init__(
-        self,
-        url: str | EventStore,
-        catalog: Catalog,
-        schema: AttributeSchema,
-        namespace: Namespace,
-        read_model_url: str,
-        clock: Clock,
-        ids: IdSource,
-    ) -> None:
-        self._url = url
-        self._catalog = catalog
-        self._schema = schema
-        self._namespace = namespace
-        self._read_model_url = read_model_url
-        self._clock = clock
-        self._ids = ids
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Client:
-        try:
-            return await self._open()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-
-    async def _open(self) -> Client:
-        from aion_es.projections.read_model import ReadModel
-        from aion_es.projections.runner import ProjectionRunner
-        from aion_es.projections.visibility import VisibilityProjection
-        from aion_es.visibility.query import Visibility
-
-        store = await self._opened_store()
-        read_model = await ReadModel.open(self._read_model_url)
-        self._stack.push_async_callback(read_model.aclose)
-        namespace = self._namespace
+    async with AsyncExitStack() as stack:
+        store = await open_store(url) if isinstance(url, str) else url
+        if isinstance(url, str):  # else whoever opened it closes it
+            stack.push_async_callback(store.aclose)
+        read_model = await ReadModel.open(read_model_url)
+        stack.push_async_callback(read_model.aclose)
         # Never run here: it makes the tables if there are none yet, and knows how far an engine's has come.
         runner = ProjectionRunner(
             store,
@@ -170,16 +151,11 @@ class OpeningClient:
             prefix=(workflow_prefix(namespace), schedule_prefix(namespace)),
         )
         await runner.prepare()
-        visibility = Visibility(read_model, runner, self._schema)
+        visibility = Visibility(read_model, runner, schema)
         await visibility.attributes.publish()
-        repository = WorkflowRepository(
-            store, namespace=namespace, schema=self._schema, ids=self._ids
-        )
+        repository = WorkflowRepository(store, namespace=namespace, schema=schema, ids=ids)
         surroundings = Surroundings(
-            self._schema,
-            self._catalog.routed_version,
-            self._catalog.child_version,
-            max_payload_bytes(store.limits),
+            schema, catalog.routed_version, catalog.child_version, max_payload_bytes(store.limits)
         )
 
         async def stuck(workflow_id: WorkflowId, run_id: RunId) -> str | None:
@@ -188,23 +164,6 @@ class OpeningClient:
             except (WorkflowNotFoundError, RunNotFoundError):
                 return None  # the read model has not seen it yet
 
-        gateway = DirectGateway(store, repository, self._catalog, surroundings, self._clock, stuck)
-        routes = CatalogRepository(store, namespace=namespace, ids=self._ids)
-        return Client(
-            gateway, repository, self._catalog, routes, self._schema, self._ids, store, visibility
-        )
-
-    async def _opened_store(self) -> EventStore:
-        if not isinstance(self._url, str):
-            return self._url  # whoever opened it closes it
-        store = await open_store(self._url)
-        self._stack.push_async_callback(store.aclose)
-        return store
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._stack.aclose()
+        gateway = DirectGateway(store, repository, catalog, surroundings, clock, stuck)
+        routes = CatalogRepository(store, namespace=namespace, ids=ids)
+        yield Client(gateway, repository, catalog, routes, schema, ids, store, visibility)
