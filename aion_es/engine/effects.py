@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from aion_es.aggregates.aggregate import Pending
 from aion_es.aggregates.state import WorkflowState
+from aion_es.aggregates.workflow import Workflow
 from aion_es.engine.activity_effects import ActivityEffects
 from aion_es.engine.attempts import Outbox
 from aion_es.engine.couriers import Couriers
@@ -247,12 +248,17 @@ class Effects:
         """Time a run out when its deadline has passed."""
         if self.horizon is not None and deadline >= self.horizon:
             return
+
+        def time_out(workflow: Workflow, at: datetime) -> None:
+            state = workflow.state
+            standing = state.run_deadline if timeout == "run" else state.execution_deadline
+            if standing == deadline:  # else it closed the run before, and a reopening has lifted it
+                workflow.time_out(timeout, at=at)
+
         self._timers.add(
             ("deadline", workflow_id, run_id, timeout),
             deadline,
-            lambda: self._outbox.post_fact(
-                workflow_id, run_id, lambda w, at: w.time_out(timeout, at=at)
-            ),
+            lambda: self._outbox.post_fact(workflow_id, run_id, time_out),
         )
 
     def _arm_deadlines(self, state: WorkflowState) -> None:

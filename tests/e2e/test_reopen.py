@@ -436,3 +436,21 @@ async def test_a_run_that_is_open_or_completed_is_not_reopened(open_engine: Engi
         with pytest.raises(WorkflowNotFoundError):
             await engine.handle("nobody").reopen()
         assert "WorkflowReopened" not in await kinds(handle)
+
+
+async def test_a_deadline_that_a_reopening_has_lifted_does_not_end_the_run_again(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    """It may have been armed twice: when the run began, and from its row."""
+    async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
+        handle = await engine.start(waits, run_timeout=timedelta(minutes=1))
+        deadline = clock.now() + timedelta(minutes=1)
+        clock.advance(timedelta(minutes=2))
+        with pytest.raises(WorkflowTimedOutError):
+            await handle.result(timeout=SOON)
+        await handle.reopen()
+        assert handle.run_id is not None
+        engine._core.effects.arm_deadline(handle.workflow_id, handle.run_id, "run", deadline)
+        clock.advance(timedelta(seconds=1))
+        await handle.signal(go)
+        assert await handle.result(timeout=SOON) == "went"
