@@ -33,6 +33,10 @@ class Outbox(Protocol):
         """Settle with its relatives what a run left behind whose place another run took."""
         ...
 
+    def tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """Tell those who wait for a run how it ended, from its history."""
+        ...
+
     def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
         """Have a run told once more how those of its children ended that have."""
         ...

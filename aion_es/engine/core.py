@@ -132,7 +132,7 @@ class EngineCore:
             self.dispatcher, self.timers, self.heartbeats, self, self.spawn, self.worker
         )
         self.couriers = Couriers(self)
-        self.relatives = Relatives(repository, self.couriers, group.create_task)
+        self.relatives = Relatives(repository, self.couriers, self.registry, group.create_task)
         self.effects = Effects(activities, self.timers, self.registry, self.couriers, self)
         self.supervision = Supervision(
             self.worker,
@@ -247,6 +247,11 @@ class EngineCore:
     def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         """See `Outbox`."""
         self.relatives.settle_replaced(workflow_id, run_id)
+
+    def tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """See `Outbox`."""
+        if self.registry.find_completion(workflow_id, run_id) is not None:
+            self.relatives.tell_end(workflow_id, run_id)
 
     def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
         """See `Outbox`."""

@@ -77,6 +77,7 @@ class Effects:
         if workflow is None or not workflow.exists:
             return
         state = workflow.state
+        self._succeeded(state)
         if state.terminal is not None:
             if process.end_is_news or process.effects_lost:
                 self._tell_relatives(process, state.run_id, state.terminal)
@@ -91,6 +92,13 @@ class Effects:
             self.arm(state.workflow_id, state.run_id, timer_id, fire_at)
         self._arm_deadlines(state)
         self.activities.loaded(state, reclaim=reclaim)
+
+    def _succeeded(self, state: WorkflowState) -> None:
+        """Let go of an earlier run that is known as open still: it was read before its end, and told of after it."""
+        known = self._registry.newest(state.workflow_id)
+        if known is not None and known.run_id != state.run_id:
+            self._registry.remove(known.workflow_id, known.run_id)
+            self._outbox.tell_end(known.workflow_id, known.run_id)
 
     def _on_started(self, process: RunProcess, _run_id: RunId, _event: WorkflowStarted) -> None:
         if process.workflow is not None:

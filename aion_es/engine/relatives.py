@@ -1,4 +1,4 @@
-"""Errands between parents and children that need a history to be read first; tried again until that can be."""
+"""What is told of a run from its history: to its parent, its children, and those who wait for its end."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from typing import Any, Final
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.state import WorkflowState
 from aion_es.engine.couriers import Couriers, child_run_id
+from aion_es.engine.registry import Registry
 from aion_es.errors import DomainError, StoreError
 from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import WorkflowContinuedAsNew
@@ -27,10 +28,12 @@ class Relatives:
         self,
         repository: WorkflowRepository,
         couriers: Couriers,
+        registry: Registry,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
     ) -> None:
         self._repository = repository
         self._couriers = couriers
+        self._registry = registry
         self._spawn = spawn
         self._jobs: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -38,6 +41,10 @@ class Relatives:
     def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         """Close the children of a run that another has replaced, and tell its parent of its end."""
         self._insist(lambda: self._settle_replaced(workflow_id, run_id))
+
+    def tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        """Tell those who wait for a run that has been succeeded how it ended."""
+        self._insist(lambda: self._tell_end(workflow_id, run_id))
 
     def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
         """Tell a run again how those of its children ended that have: it may have been closed when it was told."""
@@ -73,6 +80,11 @@ class Relatives:
         self._couriers.close_children(state)
         if state.parent is not None and state.terminal is not None:
             self._couriers.tell_parent(state.parent, workflow_id, state.terminal)
+
+    async def _tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
+        state = await self._state(workflow_id, run_id)
+        if state.terminal is not None:
+            self._registry.tell(workflow_id, run_id, state.terminal)
 
     async def _current(self, workflow_id: WorkflowId) -> WorkflowState | None:
         current = await self._repository.load(workflow_id)

@@ -1,12 +1,14 @@
 """Continue-as-new through the engine, point by point as the design numbers them, from each door."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
 from aion_es import Context, Query, SearchAttribute, Signal, activity, workflow
+from aion_es.engine.registry import Completion
 from aion_es.errors import (
     ContinueAsNewError,
     InvalidArgumentError,
@@ -489,3 +491,34 @@ async def test_a_long_chain_keeps_going_across_restarts(open_engine: EngineOpene
     async with open_engine([long]) as engine:
         assert await engine.handle("w", long).result(timeout=SOON) == 5
         assert (await stream_of(engine, "w")).count("WorkflowStarted") == 6
+
+
+async def test_who_waits_for_a_run_that_was_taken_for_open_after_its_end_is_told(
+    open_engine: EngineOpener,
+) -> None:
+    """A history that was read before the end may be taken in after the subscription told of it."""
+
+    @workflow
+    async def twice(ctx: Context, left: int) -> str:
+        await ctx.receive(go)
+        if left:
+            ctx.continue_as_new(left - 1)
+        return "over"
+
+    async with open_engine([twice]) as engine:
+        handle = await engine.start(twice, 1, id="w")
+        stale = engine.registry.newest(handle.workflow_id)
+        assert stale is not None
+        await handle.signal(go)
+        await until(lambda: engine.registry.newest(handle.workflow_id) not in (None, stale))
+        late = Completion(stale.workflow_id, stale.run_id)
+        engine.registry._completions[stale.workflow_id, stale.run_id] = late
+        engine.registry.register(replace(stale, completion=late))
+        waiting = asyncio.ensure_future(
+            engine.gateway.outcome(stale.workflow_id, stale.run_id, late)
+        )
+        process = engine._core.find(stale.workflow_id)
+        if process is not None:
+            process.forget()
+        engine._core.wake(stale.workflow_id)
+        assert isinstance(await asyncio.wait_for(waiting, 10), WorkflowContinuedAsNew)
