@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from aion_es import Context, Query, SearchAttribute, Signal, activity, workflow
+from aion_es.engine.follower import Follower
 from aion_es.engine.registry import Completion
 from aion_es.errors import (
     ContinueAsNewError,
@@ -21,7 +22,9 @@ from aion_es.errors import (
     WorkflowTypeNotFoundError,
 )
 from aion_es.events.workflow import WorkflowContinuedAsNew, WorkflowStarted
+from aion_es.ids import WorkflowId
 from aion_es.payload import NOTHING
+from aion_es.store.port import RecordedEvent
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import SOON, is_recorded, kinds, stored, stream_of, until
@@ -494,9 +497,17 @@ async def test_a_long_chain_keeps_going_across_restarts(open_engine: EngineOpene
 
 
 async def test_who_waits_for_a_run_that_was_taken_for_open_after_its_end_is_told(
-    open_engine: EngineOpener,
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A history that was read before the end may be taken in after the subscription told of it."""
+    heard = asyncio.Event()
+    hear = Follower._hear_terminal
+
+    def hear_and_say(follower: Follower, workflow_id: WorkflowId, event: RecordedEvent) -> None:
+        hear(follower, workflow_id, event)
+        heard.set()
+
+    monkeypatch.setattr(Follower, "_hear_terminal", hear_and_say)
 
     @workflow
     async def twice(ctx: Context, left: int) -> str:
@@ -511,12 +522,14 @@ async def test_who_waits_for_a_run_that_was_taken_for_open_after_its_end_is_told
         assert stale is not None
         await handle.signal(go)
         await until(lambda: engine.registry.newest(handle.workflow_id) not in (None, stale))
+        await heard.wait()
         late = Completion(stale.workflow_id, stale.run_id)
         engine.registry._completions[stale.workflow_id, stale.run_id] = late
         engine.registry.register(replace(stale, completion=late))
         waiting = asyncio.ensure_future(
             engine.gateway.outcome(stale.workflow_id, stale.run_id, late)
         )
+        await until(lambda: bool(late._waiters))
         process = engine._core.find(stale.workflow_id)
         if process is not None:
             process.forget()
