@@ -5,7 +5,7 @@ and sends what follows back as a command.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from aion_es.aggregates.workflow import Workflow
 from aion_es.engine.attempts import Outbox
 from aion_es.engine.dispatcher import Dispatcher
 from aion_es.engine.heartbeats import AttemptKey, Heartbeats
-from aion_es.engine.timers import TimerService
+from aion_es.engine.timers import TimerService, later
 from aion_es.events.values import ActivityFailure
 from aion_es.events.workflow import (
     ActivityCancelled,
@@ -121,44 +121,33 @@ class ActivityEffects:
 
     def paused(self, state: WorkflowState) -> None:
         """Begin no attempt that has not begun; what runs goes on."""
-        for activity_id in state.pending.activities:
-            self._dispatcher.hold(AttemptKey(state.workflow_id, state.run_id, activity_id))
+        for key, _activity in _pending(state):
+            self._dispatcher.hold(key)
 
     def resumed(self, state: WorkflowState) -> None:
         """Go on with what a pause, or the run's end, held up."""
-        for activity_id, activity in state.activities.items():
-            if not activity.is_pending:
-                continue
-            key = AttemptKey(state.workflow_id, state.run_id, activity_id)
+        for key, activity in _pending(state):
             self._arm_timeouts(key, activity)
             if activity.phase == "backoff":
                 self._arm_retry(key, activity)
-            elif activity.phase == "scheduled" or activity.worker == self._worker:
+            else:
                 self._dispatch(state, key, activity)
 
-    def reopened(self, state: WorkflowState) -> None:
-        """Drive again what has no outcome."""
-        self.resumed(state)
-        for activity_id, activity in state.activities.items():
-            if activity.phase == "started":
-                key = AttemptKey(state.workflow_id, state.run_id, activity_id)
-                self._reclaim(state, key, activity)
+    def replaced(self, state: WorkflowState) -> None:
+        """Stop what still runs for an earlier run whose place the run of `state` took."""
+        self._dispatcher.reconcile(state)
 
     def closed(self, state: WorkflowState) -> None:
         """Stop what still runs for a run that has closed; nobody waits for its outcome."""
-        for activity_id in state.pending.activities:
-            key = AttemptKey(state.workflow_id, state.run_id, activity_id)
+        for key, activity in _pending(state):
             self._dispatcher.abandon(key)
             self._heartbeats.forget(key)
-            self._discard_timers(key, state.activities[activity_id])
+            self._discard_timers(key, activity)
 
     def loaded(self, state: WorkflowState, *, reclaim: bool) -> None:
         """Arm what an open run that was just read waits for; take up what is this engine's to take up."""
         self._dispatcher.reconcile(state)
-        for activity_id, activity in state.activities.items():
-            if not activity.is_pending:
-                continue
-            key = AttemptKey(state.workflow_id, state.run_id, activity_id)
+        for key, activity in _pending(state):
             self._arm_timeouts(key, activity)
             if activity.phase == "backoff":
                 self._arm_retry(key, activity)
@@ -264,7 +253,7 @@ class ActivityEffects:
                 workflow.schedule_to_close_timeout(key.activity_id, number, at=at)
 
         if activity.is_pending:
-            self._watch(timer, key, _after(activity.scheduled_at, limit), time_out)
+            self._watch(timer, key, later(activity.scheduled_at, limit), time_out)
         else:
             self._timers.discard(timer)
 
@@ -281,7 +270,7 @@ class ActivityEffects:
         def time_out(workflow: Workflow, at: datetime) -> None:
             workflow.schedule_to_start_timeout(key.activity_id, number, at=at)
 
-        self._watch(timer, key, _after(since, limit), time_out)
+        self._watch(timer, key, later(since, limit), time_out)
 
     def _watch(
         self,
@@ -306,9 +295,9 @@ class ActivityEffects:
             self._timers.discard(("schedule to start", key))
 
 
-def _after(instant: datetime, limit: timedelta) -> datetime | None:
-    """Return when a limit is over, `None` if that is past all time."""
-    try:
-        return instant + limit
-    except OverflowError:
-        return None
+def _pending(state: WorkflowState) -> Iterator[tuple[AttemptKey, ActivityState]]:
+    """Yield what has no outcome, in the order in which it was scheduled."""
+    for activity_id in state.pending.activities:
+        activity = state.activities.get(activity_id)
+        if activity is not None:
+            yield AttemptKey(state.workflow_id, state.run_id, activity_id), activity

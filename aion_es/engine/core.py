@@ -329,6 +329,7 @@ class EngineCore:
         elif not process.is_open:
             process.forget()
             self._processes.pop(process.workflow_id, None)
+            self.dispatcher.release_claims(process.workflow_id)
             self.supervision.gone(process.workflow_id)
         elif self._options.serves is not None and not self._concerns(process):
             self._suspend(process)

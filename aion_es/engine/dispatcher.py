@@ -27,7 +27,7 @@ from aion_es.engine.limits import require_size
 from aion_es.engine.processes import BEAT_INTERVAL, FailedInProcessError
 from aion_es.engine.queues import TaskQueues
 from aion_es.engine.requests import Decide
-from aion_es.engine.timers import TimerService
+from aion_es.engine.timers import TimerService, later
 from aion_es.errors import ActivityTypeNotFoundError
 from aion_es.events.values import ActivityFailure
 from aion_es.ids import WorkflowId
@@ -84,9 +84,11 @@ class Dispatcher:
         self._max_result_bytes = max_result_bytes
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[AttemptKey, Attempt] = {}
+        self._by_workflow: dict[WorkflowId, dict[AttemptKey, Attempt]] = {}
         self._late: set[Attempt] = set()  # they do not count any more, and still run
         self._claims: dict[WorkflowId, dict[AttemptKey, tuple[str, Executor]]] = {}
         self._closing = False
+        self._drained = False
         self._traced = is_recording()
         self.executed = 0
 
@@ -103,7 +105,7 @@ class Dispatcher:
 
     def works_for(self, workflow_id: WorkflowId) -> bool:
         """Return whether an attempt of any of this workflow's activities is this engine's."""
-        return any(key.workflow_id == workflow_id for key in self._attempts)
+        return workflow_id in self._by_workflow
 
     # ------------------------------------------------------------------------------ beginning
 
@@ -157,6 +159,7 @@ class Dispatcher:
             return
         attempt = self._attempt_of(key, state, activity, number, recorded_first=recorded_first)
         self._attempts[key] = attempt
+        self._by_workflow.setdefault(key.workflow_id, {})[key] = attempt
         queue, executor = activity.task_queue, attempt.executor
         if (self._claims and self._use_claim(key)) or self._queues.take(queue, executor):
             self._placed(attempt)
@@ -252,7 +255,9 @@ class Dispatcher:
         """Run an attempt that waited only for the record of its beginning."""
         if attempt.stage != "beginning" or not attempt.counts:
             return
-        if attempt.cancel_asked:
+        if self._drained:
+            self._give_up(attempt)  # the grace is over: recovery takes it up
+        elif attempt.cancel_asked:
             self._give_up(attempt)
             self.post_cancelled(attempt.key)
         else:
@@ -350,8 +355,13 @@ class Dispatcher:
         if attempt.is_bounded:
             for bound in _BOUNDS:
                 self._timers.discard(("attempt", attempt.key, attempt.number, bound))
-        if self._attempts.get(attempt.key) is attempt:
-            del self._attempts[attempt.key]
+        key = attempt.key
+        if self._attempts.get(key) is attempt:
+            del self._attempts[key]
+            of_workflow = self._by_workflow[key.workflow_id]
+            del of_workflow[key]
+            if not of_workflow:
+                del self._by_workflow[key.workflow_id]
 
     # --------------------------------------------------------------------------------- bounds
 
@@ -359,17 +369,17 @@ class Dispatcher:
         attempt.is_bounded = True
         now = self._clock.now()
         if limit is not None:
-            self._watch(attempt, "start_to_close", now + limit, partial(self._is_late, attempt))
+            due_at = later(now, limit)
+            self._watch(attempt, "start_to_close", due_at, partial(self._is_late, attempt))
         if silence is not None:
-            if attempt.executor == "process":
-                silence += timedelta(seconds=BEAT_INTERVAL)  # so late a heartbeat may be passed on
             check = partial(self._is_silent, attempt, silence, now)
-            self._watch(attempt, "heartbeat", now + silence, check)
+            self._watch(attempt, "heartbeat", _silent_at(attempt, now, silence), check)
 
     def _watch(
-        self, attempt: Attempt, bound: _Bound, due_at: datetime, fire: Callable[[], None]
+        self, attempt: Attempt, bound: _Bound, due_at: datetime | None, fire: Callable[[], None]
     ) -> None:
-        self._timers.add(("attempt", attempt.key, attempt.number, bound), due_at, fire)
+        if due_at is not None:
+            self._timers.add(("attempt", attempt.key, attempt.number, bound), due_at, fire)
 
     def _is_late(self, attempt: Attempt) -> None:
         ordinal, number, said = attempt.key.activity_id, attempt.number, attempt.pulse.details
@@ -382,8 +392,8 @@ class Dispatcher:
 
     def _is_silent(self, attempt: Attempt, silence: timedelta, began_at: datetime) -> None:
         """Time an attempt out, or look again when it may be, if it has spoken meanwhile."""
-        due_at = (attempt.pulse.beat_at or began_at) + silence
-        if due_at > self._clock.now():
+        due_at = _silent_at(attempt, attempt.pulse.beat_at or began_at, silence)
+        if due_at is None or due_at > self._clock.now():
             check = partial(self._is_silent, attempt, silence, began_at)
             self._watch(attempt, "heartbeat", due_at, check)
             return
@@ -440,7 +450,7 @@ class Dispatcher:
 
         What others settled or began is given up; what the code no longer wants is told so.
         """
-        for attempt in [a for a in self._attempts.values() if a.key[0] == state.workflow_id]:
+        for attempt in list(self._by_workflow.get(state.workflow_id, {}).values()):
             key = attempt.key
             activity = state.activities.get(key.activity_id) if key.run_id == state.run_id else None
             if activity is None or not attempt.is_awaited(activity, self._worker):
@@ -507,4 +517,13 @@ class Dispatcher:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        self._drained = True
         self._executors.close()
+
+
+def _silent_at(attempt: Attempt, heard_at: datetime, silence: timedelta) -> datetime | None:
+    """Return when an attempt that was last heard of at `heard_at` has been silent for too long."""
+    due_at = later(heard_at, silence)
+    if due_at is None or attempt.executor != "process":
+        return due_at
+    return later(due_at, timedelta(seconds=BEAT_INTERVAL))  # so late a heartbeat may be passed on

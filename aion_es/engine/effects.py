@@ -135,7 +135,7 @@ class Effects:
         state = _current(process, run_id)
         if state is not None:
             self._registered(process, state)
-            self.activities.reopened(state)
+            self.activities.resumed(state)
             self._ask_children(state)
 
     def _ask_children(self, state: WorkflowState) -> None:
@@ -189,10 +189,11 @@ class Effects:
         state = _current(process, run_id)
         if state is not None:
             self.activities.closed(state)
+            process.stuck_reason = None
+        elif process.workflow is not None:  # another run took its place in the same append
+            self.activities.replaced(process.workflow.state)
         self._registry.remove(workflow_id, run_id)
         self._registry.tell(workflow_id, run_id, event)
-        process.stuck_reason = None
-        self._timers.discard(("stuck", workflow_id))
         for timeout in ("run", "execution"):
             self._timers.discard(("deadline", workflow_id, run_id, timeout))
         if process.workflow is not None and process.workflow.state.run_id == run_id:

@@ -501,6 +501,7 @@ class RunProcess:
     ) -> None:
         """Let the code of a run that starts here take its first step."""
         self._drop_code()
+        self._is_unstuck()  # what was stuck was another run's code
         if not self._host.serves(event.task_queue):
             return  # an engine that does drives it
         if not self._is_admitted(event.workflow_type, begun=False):

@@ -261,7 +261,7 @@ class Supervision:
         trouble.error, trouble.is_over = error, False
         restarts = len(self._recent(trouble))
         trouble.failures.append(now)
-        key = ("stuck", workflow_id)
+        key = _again(workflow_id)
         if restarts >= self._policy.max_restarts:
             trouble.is_parked, trouble.restart_at = True, None
             self._timers.discard(key)
@@ -275,7 +275,7 @@ class Supervision:
 
     def recovered(self, workflow_id: WorkflowId) -> None:
         """Hear that a run goes on. Its restarts still count: it may fail again at the same place."""
-        self._timers.discard(("stuck", workflow_id))
+        self._timers.discard(_again(workflow_id))
         trouble = self._troubles.get(workflow_id)
         if trouble is not None:
             trouble.is_over, trouble.is_parked, trouble.restart_at = True, False, None
@@ -339,6 +339,7 @@ class Supervision:
         if not self._is_supplied:
             self._closed_early.add(workflow_id)
         self._troubles.pop(workflow_id, None)
+        self._timers.discard(_again(workflow_id))
         self._leave_place(workflow_id)
 
     def _closed(self, workflow_id: WorkflowId) -> None:
@@ -360,3 +361,8 @@ class Supervision:
             del places.waiting[workflow_id]
             places.taken.add(workflow_id)
             self._wake(workflow_id)
+
+
+def _again(workflow_id: WorkflowId) -> tuple[str, WorkflowId]:
+    """Return the name of the timer that lets a stuck run try again."""
+    return ("stuck", workflow_id)

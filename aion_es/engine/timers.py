@@ -81,3 +81,11 @@ class TimerService:
             sleeping.cancel()
             waking.cancel()
             await asyncio.gather(sleeping, waking, return_exceptions=True)
+
+
+def later(instant: datetime, span: timedelta) -> datetime | None:
+    """Return the instant a span later, `None` if that is past all time."""
+    try:
+        return instant + span
+    except OverflowError:
+        return None
