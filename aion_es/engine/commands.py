@@ -111,7 +111,7 @@ class StartChild:
     child_workflow_id: WorkflowId
     workflow_type: str
     input: Payload
-    package_version: str | None
+    package_version: str
     parent_close: ParentClose
     task_queue: str
     attributes: Mapping[str, AttributeValue]

@@ -26,6 +26,8 @@ from aion_es.authoring.definitions import (
 )
 from aion_es.authoring.runtime import WorkflowInfo
 from aion_es.engine.attribute_calls import REFUSED, AttributeCalls, refusal
+from aion_es.engine.child_calls import REFUSED_CHILD, ChildCalls
+from aion_es.engine.child_calls import refusal as child_refusal
 from aion_es.engine.commands import (
     CancelRun,
     CancelTimer,
@@ -172,6 +174,7 @@ class CodeExecution:
         self._queries: dict[str, tuple[Query[Any, Any], Callable[..., Any]]] = {}
         # markers: what the history holds, and what was decided
         self.attribute_calls = AttributeCalls(surroundings.schema)
+        self.child_calls = ChildCalls(surroundings.schema, self._child_version)
         self._recorded_patches: set[str] = set()
         self._recorded_side_effects: deque[Payload] = deque()
         self._patches: dict[str, bool] = {}
@@ -212,7 +215,7 @@ class CodeExecution:
         for marker in markers:
             if marker.kind == "patch":
                 self._recorded_patches.add(marker.name)
-            elif marker.name != REFUSED:
+            elif marker.name not in {REFUSED, REFUSED_CHILD}:
                 self._recorded_side_effects.append(marker.value or NOTHING)
 
     def pass_over(self, cut: Cut) -> None:
@@ -472,16 +475,20 @@ class CodeExecution:
         self._require_open()
         what = f"input of child workflow {request.workflow_type!r}"
         require_size(request.input, self._surroundings.max_payload_bytes, what)
-        state = self.workflow.state
-        version = self._surroundings.child_version(
-            state.workflow_type, state.package_version, request.workflow_type
-        )
-        if version is None and not self.replaying:
-            raise WorkflowTypeNotFoundError(request.workflow_type)
-        typed = self._surroundings.schema.typed(request.attributes) if request.attributes else {}
-        attributes = {name: value for name, value in typed.items() if value is not None}
+        self._outreach.require_new(request.workflow_id)
+        try:
+            version, attributes = self.child_calls.decide(request.workflow_type, request.attributes)
+        except (WorkflowTypeNotFoundError, UnregisteredAttributeError) as refused:
+            self._commands.append(child_refusal(request.workflow_type, refused))
+            raise
         future = self._outreach.start_child(request, version, attributes)
         return future.workflow_id, future
+
+    def _child_version(self, child_type: str) -> str | None:
+        state = self.workflow.state
+        return self._surroundings.child_version(
+            state.workflow_type, state.package_version, child_type
+        )
 
     def cancel_child(self, child_workflow_id: WorkflowId, reason: str) -> None:
         """See `ChildRuntime`."""

@@ -42,19 +42,17 @@ class Outreach:
         self._next_signal = 0
         self._children: dict[WorkflowId, ChildFuture] = {}
         self._known: set[WorkflowId] = set()
-        self._unsettled: dict[WorkflowId, None] = {}
         self._sent: dict[SignalId, tuple[asyncio.Future[None], WorkflowId, str]] = {}
         self._named: dict[SignalId, asyncio.Future[None]] = {}
 
     @property
     def pending(self) -> tuple[WorkflowId, ...]:
         """Children without an outcome, in the order in which they were started."""
-        return tuple(self._unsettled)
+        return tuple(self._children)
 
     def clear(self) -> None:
         """Forget everything; the history keeps it."""
         self._children.clear()
-        self._unsettled.clear()
         self._sent.clear()
         self._named.clear()
 
@@ -65,25 +63,28 @@ class Outreach:
 
     # ----------------------------------------------------------------------------- children
 
-    def start_child(
-        self,
-        request: ChildRequest,
-        package_version: str | None,
-        attributes: Mapping[str, AttributeValue],
-    ) -> ChildFuture:
-        """Command a child.
+    def require_new(self, workflow_id: str | None) -> None:
+        """Check an id that the author has chosen for a child.
 
         Raises:
             ChildAlreadyStartedError: This run has, or had, a child with this id.
             InvalidIdError: The id is not 1–255 printable characters.
         """
+        if workflow_id is not None and check_id("child workflow id", workflow_id) in self._known:
+            raise ChildAlreadyStartedError(workflow_id)
+
+    def start_child(
+        self,
+        request: ChildRequest,
+        package_version: str,
+        attributes: Mapping[str, AttributeValue],
+    ) -> ChildFuture:
+        """Command a child, under an id that `require_new` has let pass or one that is made here."""
         if request.workflow_id is not None:
-            workflow_id = WorkflowId(check_id("child workflow id", request.workflow_id))
+            workflow_id = WorkflowId(request.workflow_id)
         else:
             workflow_id = WorkflowId(f"{self._run_id}/{self._next_child}")
             self._next_child += 1
-        if workflow_id in self._known:
-            raise ChildAlreadyStartedError(workflow_id)
         self._command(
             StartChild(
                 workflow_id,
@@ -97,13 +98,12 @@ class Outreach:
         )
         future = ChildFuture(self, self._loop, workflow_id, request)
         self._known.add(workflow_id)
-        self._unsettled[workflow_id] = None
         self._children[workflow_id] = future
         return future
 
     def cancel_child(self, workflow_id: WorkflowId, reason: str) -> None:
         """Command that a child be asked to end, unless its end is known."""
-        if workflow_id in self._unsettled and not self._loop.is_closed():
+        if workflow_id in self._children and not self._loop.is_closed():
             self._command(RequestChildCancel(workflow_id, reason))
 
     def completed(self, event: ChildWorkflowCompleted) -> None:
@@ -138,7 +138,6 @@ class Outreach:
             )
 
     def _settled(self, workflow_id: WorkflowId) -> ChildFuture | None:
-        self._unsettled.pop(workflow_id, None)
         future = self._children.pop(workflow_id, None)
         return None if future is None or future.done() else future
 

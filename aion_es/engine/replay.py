@@ -77,7 +77,8 @@ def replay(execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]])
     execution.expect_markers(
         s.event for s in steps if isinstance(s, Envelope) and isinstance(s.event, MarkerRecorded)
     )
-    execution.attribute_calls.expect(s.event for s in steps if isinstance(s, Envelope))
+    for calls in (execution.attribute_calls, execution.child_calls):
+        calls.expect(s.event for s in steps if isinstance(s, Envelope))
     produced: deque[Command] = deque()
     last = len(steps) - 1
     for index, envelope in enumerate(steps):

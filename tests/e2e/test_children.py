@@ -6,8 +6,22 @@ from typing import Any
 
 import pytest
 
-from aion_es import ChildWorkflowError, Context, EngineOptions, Signal, activity, workflow
-from aion_es.errors import PendingWorkError, WorkflowCancelledError, WorkflowFailedError
+from aion_es import (
+    ChildWorkflowError,
+    Context,
+    EngineOptions,
+    SearchAttribute,
+    Signal,
+    activity,
+    workflow,
+)
+from aion_es.errors import (
+    PendingWorkError,
+    UnregisteredAttributeError,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+    WorkflowTypeNotFoundError,
+)
 from aion_es.events.workflow import (
     ChildWorkflowCancelled,
     ChildWorkflowCancelRequested,
@@ -17,7 +31,7 @@ from aion_es.events.workflow import (
 )
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, events_of, kinds, stream_of, until
+from tests.e2e.scenario import SOON, events_of, is_recorded, kinds, replayed, stream_of, until
 
 go = Signal("go", int)
 calls: list[str] = []
@@ -374,3 +388,43 @@ async def test_continue_as_new_names_the_child_that_is_pending(open_engine: Engi
     async with open_engine(WORKFLOWS) as engine:
         handle = await engine.start(hasty)
         assert await handle.result(timeout=SOON) == ["hasty-child", "3"]
+
+
+@pytest.mark.parametrize("known_later", [True, False])
+async def test_a_child_that_was_refused_is_refused_again_in_replay(
+    open_engine: EngineOpener, known_later: bool
+) -> None:
+    """What is known grows: the type, or the search attribute, may be there when the code is replayed."""
+    region = SearchAttribute("region", str)
+
+    @workflow
+    async def late(ctx: Context) -> str:
+        return "there"
+
+    @workflow
+    async def dares(ctx: Context) -> list[str]:
+        refused: list[str] = []
+        for kind, named in (("late", False), ("doubles", True)):
+            try:
+                await ctx.spawn(kind, 1, attributes={"region": "eu"} if named else {})
+            except (WorkflowTypeNotFoundError, UnregisteredAttributeError) as error:
+                refused.append(type(error).__name__)
+        await ctx.receive(go)
+        refused.append(str(await ctx.spawn(doubles, 4)))
+        return refused
+
+    async with open_engine([*WORKFLOWS, dares], [double]) as engine:
+        handle = await engine.start(dares, id="w")
+        await until(lambda: is_recorded(handle, "MarkerRecorded", 2))
+    more, attributes = ([late], [region]) if known_later else ([], [])
+    async with open_engine(
+        [*WORKFLOWS, dares, *more], [double], search_attributes=attributes
+    ) as engine:
+        handle = engine.handle("w", dares)
+        await handle.signal(go, 1)
+        assert await handle.result(timeout=SOON) == [
+            "WorkflowTypeNotFoundError",
+            "UnregisteredAttributeError",
+            "8",
+        ]
+        replayed(await handle.history(), dares)
