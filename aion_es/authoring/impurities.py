@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from types import CodeType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
 _INSTEAD: Final = {
@@ -85,13 +85,16 @@ def _in_code(code: CodeType, names: dict[str, Any]) -> Iterator[Impurity]:
             reached = names.get(path)
         elif instruction.opname in {"LOAD_ATTR", "LOAD_METHOD"} and path:
             path = f"{path}.{instruction.argval}"
-            reached = getattr(reached, str(instruction.argval), None)
+            # Of modules and classes only: what an object of the user's own does when asked is not our business.
+            known = isinstance(reached, ModuleType | type)
+            reached = getattr(reached, str(instruction.argval), None) if known else None
         else:
             path = ""
             continue
-        kind = next((kind for banned, kind in _KINDS if reached == banned), None)
-        if kind is not None:
-            yield Impurity(path, _INSTEAD[kind], line)
+        if isinstance(reached, FunctionType | BuiltinFunctionType | MethodType):
+            kind = next((kind for banned, kind in _KINDS if reached == banned), None)
+            if kind is not None:
+                yield Impurity(path, _INSTEAD[kind], line)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _in_code(constant, names)

@@ -356,6 +356,7 @@ class RunProcess:
         if answer is not None:
             if not answer.done():
                 answer.set_exception(error)
+            self._wake = True  # what was forgotten is read again: the run may be open
             return
         self._without_code = True
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from aion_es import Context, Engine, EngineOptions, Query, Signal, activity, workflow
 from aion_es.engine.supervision import RestartPolicy, RunNode, TypeNode
-from aion_es.errors import InvalidArgumentError, QueryNotFoundError
+from aion_es.errors import InvalidArgumentError, PayloadError, QueryNotFoundError
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener, resident
 from tests.e2e.scenario import SOON, kinds, stored, until
@@ -515,3 +515,27 @@ async def test_a_bound_that_nothing_could_keep_is_refused_when_the_engine_opens(
         async with Engine.open("memory://", options=options):
             pass
     assert refused.value.argument == argument
+
+
+@resident
+async def test_a_command_that_cannot_be_written_costs_an_open_run_nothing(
+    open_engine: EngineOpener,
+) -> None:
+    """Neither its place among the runs of its type, nor what is known of it."""
+
+    @workflow
+    async def placed(ctx: Context) -> str:
+        await ctx.receive(Signal("go"))
+        return "went"
+
+    options = EngineOptions(max_concurrent_runs={"placed": 1})
+    async with open_engine([placed], options=options) as engine:
+        first = await engine.start(placed, id="first")
+        second = await engine.start(placed, id="second")
+        with pytest.raises(PayloadError):
+            await first.cancel("\ud800")
+        await second.signal(Signal("go"))
+        assert (await kinds(second)) == ["WorkflowStarted", "SignalReceived"]
+        await first.signal(Signal("go"))
+        assert await first.result(timeout=SOON) == "went"
+        assert await second.result(timeout=SOON) == "went"

@@ -85,3 +85,26 @@ def test_it_is_told_in_development_mode_only(
         [sys.executable, *flags, str(program)], capture_output=True, text=True, check=True
     )
     assert ("WorkflowDeterminismWarning" in done.stderr) == warned
+
+
+class Touchy:
+    """Like an array: it does not say yes or no to a comparison, and minds being asked."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, never looked up
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+touchy = Touchy()
+
+
+async def uses_an_object(ctx: Context) -> Any:
+    return touchy, touchy.shape
+
+
+def test_objects_of_the_users_own_are_left_alone() -> None:
+    assert list(impurities(uses_an_object)) == []
