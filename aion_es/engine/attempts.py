@@ -1,7 +1,6 @@
 """One attempt of an activity, from its place in the line to the end of its code, and where its outcome goes."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -11,7 +10,6 @@ from aion_es.authoring.definitions import Executor
 from aion_es.engine.heartbeats import AttemptKey, Pulse
 from aion_es.engine.queues import Ticket
 from aion_es.engine.requests import Decide
-from aion_es.events.values import WorkflowRef
 from aion_es.ids import RunId, WorkflowId
 
 Stage: TypeAlias = Literal["waiting", "beginning", "starting", "running"]
@@ -27,18 +25,6 @@ class Outbox(Protocol):
 
     def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
         """Let a workflow look at its history; with `reclaim`, take up the activities it waits for."""
-        ...
-
-    def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """Settle with its relatives what a run left behind whose place another run took."""
-        ...
-
-    def tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """Tell those who wait for a run how it ended, from its history."""
-        ...
-
-    def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
-        """Have a run told once more how those of its children ended that have."""
         ...
 
 

@@ -37,7 +37,6 @@ from aion_es.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import (
     TerminalEvent,
     WorkflowEvent,
@@ -133,7 +132,9 @@ class EngineCore:
         )
         self.couriers = Couriers(self)
         self.relatives = Relatives(repository, self.couriers, self.registry, group.create_task)
-        self.effects = Effects(activities, self.timers, self.registry, self.couriers, self)
+        self.effects = Effects(
+            activities, self.timers, self.registry, self.couriers, self.relatives, self
+        )
         self.supervision = Supervision(
             self.worker,
             self.registry,
@@ -243,19 +244,6 @@ class EngineCore:
         process.reclaim |= reclaim
         process.wake()
         self.schedule(process)
-
-    def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """See `Outbox`."""
-        self.relatives.settle_replaced(workflow_id, run_id)
-
-    def tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """See `Outbox`."""
-        if self.registry.find_completion(workflow_id, run_id) is not None:
-            self.relatives.tell_end(workflow_id, run_id)
-
-    def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
-        """See `Outbox`."""
-        self.relatives.ask_children(parent, children)
 
     async def wake_all(self, workflow_ids: Iterable[WorkflowId], *, reclaim: bool) -> None:
         """Wake many workflows, a few hundred at a time, and return when each has had its turn."""

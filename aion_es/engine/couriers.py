@@ -6,7 +6,7 @@ run again after a crash by whoever finds it owed.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -99,12 +99,29 @@ class Couriers:
 
         self._post.deliver(child_workflow_id, cancel)
 
-    def close_children(self, state: WorkflowState) -> None:
-        """Do with the children of a run that has closed what each one's `parent_close` says."""
-        for child_id in state.pending.children:
-            self.close_child(_ref(state), child_id, state.children[child_id])
+    def settle_children(
+        self, state: WorkflowState, children: Iterable[WorkflowId] | None = None
+    ) -> None:
+        """Do what a run owes its children; what was done before changes nothing.
 
-    def close_child(
+        Args:
+            state: Of the run. While it is open it begins them, and asks those to end that it wants no more;
+                once it has closed, each child's `parent_close` says.
+            children: Which; those without an outcome if not given.
+        """
+        parent = _ref(state)
+        for child_id in state.pending.children if children is None else children:
+            child = state.children.get(child_id)
+            if child is None or child.request is None:
+                continue
+            if not state.is_open:
+                self._close_child(parent, child_id, child)
+                continue
+            self.start_child(parent, child.request)
+            if child.cancel_requested is not None:
+                self.cancel_child(parent, child_id, child.cancel_requested)
+
+    def _close_child(
         self, parent: WorkflowRef, child_workflow_id: WorkflowId, child: ChildState
     ) -> None:
         """Do with one child of a closed run what its `parent_close` says.
@@ -170,13 +187,8 @@ class Couriers:
 
     def run_again(self, state: WorkflowState) -> None:
         """Run every errand of an open run that may not have been run: each changes nothing if it was."""
+        self.settle_children(state)
         parent = _ref(state)
-        for child_id in state.pending.children:
-            child = state.children[child_id]
-            if child.request is not None:
-                self.start_child(parent, child.request)
-            if child.cancel_requested is not None:
-                self.cancel_child(parent, child_id, child.cancel_requested)
         for sent in state.sent_signals.values():
             if isinstance(sent, SignalSent):
                 self.send_signal(

@@ -13,7 +13,7 @@ from aion_es.engine.catalog import Catalog
 from aion_es.engine.execution import CodeExecution, Surroundings
 from aion_es.engine.patience import follow
 from aion_es.engine.registry import Completion, Registry
-from aion_es.engine.replay import bring_back
+from aion_es.engine.replay import ask_history
 from aion_es.engine.requests import Committed, Decide
 from aion_es.errors import QueryFailedError, VersionNotLoadedError
 from aion_es.events.codec import decode_envelope
@@ -23,6 +23,7 @@ from aion_es.store.port import EventSubscriber, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.client")
 _TERMINAL: Final = get_args(TerminalEvent)
+_ENDS: Final = frozenset(kind.__name__ for kind in _TERMINAL)
 
 
 class DirectGateway:
@@ -85,21 +86,13 @@ class DirectGateway:
         """
         if run_id is None:
             run_id = (await self._repository.load(workflow_id)).state.run_id
-        history = await self._repository.run_history(workflow_id, run_id)
-        workflow = self._repository.fold(workflow_id, history)
-        state = workflow.state
         try:
-            definition = self._catalog.pinned(state.workflow_type, state.package_version)
+            return await ask_history(
+                self._repository, workflow_id, run_id, self._catalog.pinned, self._surroundings, ask
+            )
         except VersionNotLoadedError as error:
             reason = f"{error}; queries are answered by code: open the client with workflows=[…]"
             raise QueryFailedError("", reason) from error
-        execution = bring_back(
-            definition, workflow, history, self._surroundings, as_far_as_it_goes=True
-        )
-        try:
-            return ask(execution)
-        finally:
-            execution.close()
 
     def completion(self, workflow_id: WorkflowId, run_id: RunId) -> Completion:
         """Return the completion of a run, to be held by who waits for it."""
@@ -138,8 +131,10 @@ class DirectGateway:
             nonlocal revision
             for event in events:
                 revision = event.revision + 1
+                if event.type not in _ENDS:
+                    continue
                 envelope = decode_envelope(event)
-                if envelope.run_id == run_id and isinstance(envelope.event, _TERMINAL):
+                if envelope.run_id == run_id:
                     ends.append(cast("TerminalEvent", envelope.event))
                     return True
             return False

@@ -16,6 +16,7 @@ from aion_es.engine.attempts import Outbox
 from aion_es.engine.couriers import Couriers
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registration, Registry
+from aion_es.engine.relatives import Relatives
 from aion_es.engine.timers import TimerService
 from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import (
@@ -55,6 +56,7 @@ class Effects:
         timers: TimerService,
         registry: Registry,
         couriers: Couriers,
+        relatives: Relatives,
         outbox: Outbox,
     ) -> None:
         self.horizon: datetime | None = None
@@ -62,6 +64,7 @@ class Effects:
         self._timers = timers
         self._registry = registry
         self._couriers = couriers
+        self._relatives = relatives
         self._outbox = outbox
 
     def committed(self, process: RunProcess, batch: list[Pending[WorkflowEvent]]) -> None:
@@ -87,7 +90,7 @@ class Effects:
         if process.effects_lost:
             process.effects_lost = False
             self._couriers.run_again(state)
-            self._ask_children(state)
+            self._relatives.ask_children(state)
         for timer_id, fire_at in state.live_timers.items():
             self.arm(state.workflow_id, state.run_id, timer_id, fire_at)
         self._arm_deadlines(state)
@@ -98,7 +101,7 @@ class Effects:
         known = self._registry.newest(state.workflow_id)
         if known is not None and known.run_id != state.run_id:
             self._registry.remove(known.workflow_id, known.run_id)
-            self._outbox.tell_end(known.workflow_id, known.run_id)
+            self._relatives.tell_end(known.workflow_id, known.run_id)
 
     def _on_started(self, process: RunProcess, _run_id: RunId, _event: WorkflowStarted) -> None:
         if process.workflow is not None:
@@ -136,12 +139,7 @@ class Effects:
         if state is not None:
             self._registered(process, state)
             self.activities.resumed(state)
-            self._ask_children(state)
-
-    def _ask_children(self, state: WorkflowState) -> None:
-        """Have a run told of its children's ends once more: while it was closed nothing was recorded of them."""
-        ref = WorkflowRef(workflow_id=state.workflow_id, run_id=state.run_id)
-        self._outbox.ask_children(ref, state.pending.children)
+            self._relatives.ask_children(state)  # while it was closed nothing was recorded of them
 
     def _on_activity(
         self,
@@ -207,12 +205,12 @@ class Effects:
             return
         if workflow.state.run_id == run_id:
             process.end_is_news = process.effects_lost = False
-            self._couriers.close_children(workflow.state)
+            self._couriers.settle_children(workflow.state)
             if workflow.state.parent is not None:
                 self._couriers.tell_parent(workflow.state.parent, workflow.workflow_id, event)
         elif not isinstance(event, WorkflowContinuedAsNew):
             # A new run has taken its place in the same append: what it leaves behind is in its history only.
-            self._outbox.settle_replaced(workflow.workflow_id, run_id)
+            self._relatives.settle_replaced(workflow.workflow_id, run_id)
 
     _EFFECTS: ClassVar[dict[type[Any], Callable[["Effects", RunProcess, RunId, Any], None]]] = {
         WorkflowStarted: _on_started,

@@ -26,7 +26,7 @@ from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import Clock
 from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity
 from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
-from aion_es.engine.replay import bring_back
+from aion_es.engine.replay import ask_history, bring_back
 from aion_es.engine.requests import Committed, QueryRequest, Request
 from aion_es.errors import (
     AionError,
@@ -604,22 +604,17 @@ class RunProcess:
             item.answer.set_exception(error)
 
     async def _answer_from_history(self, item: QueryRequest, run_id: RunId) -> None:
-        """Let a run answer whose code is not here: in code that is brought back for it and thrown away again.
-
-        The code of a stuck run answers from where it parted from its history: its last good state.
-        """
+        """Let a run answer whose code is not here."""
+        host = self._host
         try:
-            history = await self._host.repository.run_history(self.workflow_id, run_id)
-            workflow = self._host.repository.fold(self.workflow_id, history)
-            state = workflow.state
-            definition = self._pinned_for_query(state.workflow_type, state.package_version)
-            execution = bring_back(
-                definition, workflow, history, self._host.surroundings, as_far_as_it_goes=True
+            answer = await ask_history(
+                host.repository,
+                self.workflow_id,
+                run_id,
+                self._pinned_for_query,
+                host.surroundings,
+                item.ask,
             )
-            try:
-                answer = item.ask(execution)
-            finally:
-                execution.close()
         except Exception as error:  # noqa: BLE001 - it belongs to who asked
             if not item.answer.done():
                 item.answer.set_exception(error)

@@ -6,7 +6,8 @@ due for it. The same rows feed the timer service for as long as the engine lives
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -15,8 +16,9 @@ from aion_es.clock import SleepingClock
 from aion_es.engine.core import EngineCore
 from aion_es.engine.orphans import Orphans
 from aion_es.engine.patience import persistently
+from aion_es.errors import DomainError
 from aion_es.events.values import WorkflowRef
-from aion_es.projections.pending_index import PendingChild, PendingTimer, PendingWorkIndex
+from aion_es.projections.pending_index import PendingTimer, PendingWorkIndex
 from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.store.port import EventReader, Position
@@ -97,7 +99,7 @@ class Recovery:
 
     async def _run_errands(self) -> None:
         """Run what earlier engines owed between workflows and were not seen to have done."""
-        couriers = self._core.couriers
+        couriers, relatives = self._core.couriers, self._core.relatives
         for signal in await self._index.signals():
             sender = WorkflowRef(workflow_id=signal.workflow_id, run_id=signal.run_id)
             couriers.send_signal(
@@ -109,25 +111,10 @@ class Recovery:
             children = list(group)
             for child in children:
                 if child.owed == "outcome":
-                    await self._core.relatives.tell_parent(parent, child.child_workflow_id)
+                    with suppress(DomainError):  # it was never begun: it is among the others
+                        await relatives.tell_parent(parent, child.child_workflow_id)
             if any(child.owed != "outcome" for child in children):
-                await self._settle_children(parent, children)
-
-    async def _settle_children(self, parent: WorkflowRef, owed: Sequence[PendingChild]) -> None:
-        """Start, cancel or close the children of a run, from what its own history says of them."""
-        repository, couriers = self._core.repository, self._core.couriers
-        history = await repository.run_history(parent.workflow_id, parent.run_id)
-        state = repository.fold(parent.workflow_id, history).state
-        for row in owed:
-            child = state.children.get(row.child_workflow_id)
-            if child is None or child.request is None:
-                continue
-            if not state.is_open:
-                couriers.close_child(parent, row.child_workflow_id, child)
-                continue
-            couriers.start_child(parent, child.request)
-            if child.cancel_requested is not None:
-                couriers.cancel_child(parent, row.child_workflow_id, child.cancel_requested)
+                await relatives.settle_children(parent, [c.child_workflow_id for c in children])
 
     async def _move_horizon(self) -> None:
         """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between."""

@@ -3,22 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.state import WorkflowState
 from aion_es.engine.couriers import Couriers, child_run_id
+from aion_es.engine.patience import persistently
 from aion_es.engine.registry import Registry
-from aion_es.errors import DomainError, StoreError
+from aion_es.errors import DomainError
 from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import WorkflowContinuedAsNew
 from aion_es.ids import RunId, WorkflowId
 
 _LOG: Final = logging.getLogger("aion_es.engine")
-
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 5.0
-"""Seconds between tries while the store is away."""
 
 
 class Relatives:
@@ -38,17 +36,28 @@ class Relatives:
         self._jobs: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    async def settle_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
+        """Start, cancel or close children of a run, from what its own history says of them.
+
+        Raises:
+            StoreError: The history cannot be read.
+        """
+        state = await self._state(parent.workflow_id, parent.run_id)
+        self._couriers.settle_children(state, children)
+
     def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         """Close the children of a run that another has replaced, and tell its parent of its end."""
         self._insist(lambda: self._settle_replaced(workflow_id, run_id))
 
     def tell_end(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        """Tell those who wait for a run that has been succeeded how it ended."""
-        self._insist(lambda: self._tell_end(workflow_id, run_id))
+        """Tell those who wait for a run that has been succeeded how it ended, if there are any."""
+        if self._registry.find_completion(workflow_id, run_id) is not None:
+            self._insist(lambda: self._tell_end(workflow_id, run_id))
 
-    def ask_children(self, parent: WorkflowRef, children: Iterable[WorkflowId]) -> None:
+    def ask_children(self, state: WorkflowState) -> None:
         """Tell a run again how those of its children ended that have: it may have been closed when it was told."""
-        for child_id in children:
+        parent = WorkflowRef(workflow_id=state.workflow_id, run_id=state.run_id)
+        for child_id in state.pending.children:
             self._insist(lambda child_id=child_id: self.tell_parent(parent, child_id))  # type: ignore[misc]  # bound at once
 
     async def tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> None:
@@ -77,7 +86,7 @@ class Relatives:
 
     async def _settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         state = await self._state(workflow_id, run_id)
-        self._couriers.close_children(state)
+        self._couriers.settle_children(state)
         if state.parent is not None and state.terminal is not None:
             self._couriers.tell_parent(state.parent, workflow_id, state.terminal)
 
@@ -97,20 +106,10 @@ class Relatives:
     def _insist(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._closed:
             return
-        task = self._spawn(self._until_done(job))
+        task = self._spawn(self._try(job))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
-    async def _until_done(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        delay = _FIRST_RETRY
-        while True:
-            try:
-                await job()
-            except DomainError:
-                return  # there is no such run: nothing is owed
-            except StoreError as error:
-                _LOG.warning("an errand between workflows: %s; again in %.2f s", error, delay)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LAST_RETRY)
-            else:
-                return
+    async def _try(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with suppress(DomainError):  # there is no such run: nothing is owed
+            await persistently(job, log=_LOG, what="an errand between workflows")

@@ -6,8 +6,10 @@ for code that matches.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.collector import paused_collector
@@ -26,6 +28,7 @@ from aion_es.events.workflow import (
     WorkflowEvent,
     WorkflowFailed,
 )
+from aion_es.ids import RunId, WorkflowId
 
 
 def bring_back(
@@ -62,6 +65,40 @@ def bring_back(
         execution.close()
         raise
     return execution
+
+
+async def ask_history(
+    repository: WorkflowRepository,
+    workflow_id: WorkflowId,
+    run_id: RunId,
+    pinned: Callable[[str, str], WorkflowDefinition],
+    surroundings: Surroundings,
+    ask: Callable[[CodeExecution], Any],
+) -> Any:
+    """Let a run answer in code that is brought back for it and thrown away again.
+
+    The code of a stuck run answers from where it parted from its history: its last good state.
+
+    Args:
+        repository: The way to the history.
+        workflow_id: Whose.
+        run_id: Which run of it.
+        pinned: Gives the code of a type and version.
+        surroundings: What the code needs of the engine.
+        ask: What is asked.
+
+    Raises:
+        WorkflowNotFoundError, RunNotFoundError: There is no such run.
+        Exception: What `pinned` and `ask` raise.
+    """
+    history = await repository.run_history(workflow_id, run_id)
+    workflow = repository.fold(workflow_id, history)
+    definition = pinned(workflow.state.workflow_type, workflow.state.package_version)
+    execution = bring_back(definition, workflow, history, surroundings, as_far_as_it_goes=True)
+    try:
+        return ask(execution)
+    finally:
+        execution.close()
 
 
 def replay(execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]]) -> None:
