@@ -75,8 +75,8 @@ async def _start_many(engine: Engine, workflow: Any, arguments: Sequence[Any]) -
 
 
 async def sleepers(directory: str, workflows: int) -> Measured:
-    """P8: memory per sleeping run once it is out of memory, and CPU while all sleep."""
-    first = min(1_000, workflows // 2)
+    """P8: what each further sleeping run costs once the caches are full, and CPU while all sleep."""
+    first = workflows // 2
     async with _open(directory, EngineOptions(max_resident=100)) as engine:
         await _start_many(engine, sleeper, [_MONTH] * first)
         await engine.projections.wait_until_caught_up()
@@ -89,7 +89,11 @@ async def sleepers(directory: str, workflows: int) -> Measured:
         await asyncio.sleep(_IDLE_SECONDS)
         idle = (time.process_time() - used) / (time.perf_counter() - began) * 100
         settings = await settings_of(engine.store)
-    values = {"bytes_per_run": grown / (workflows - first), "idle_percent": idle}
+    values = {
+        "bytes_per_run": grown / (workflows - first),
+        "megabytes": (before + grown) / 1e6,
+        "idle_percent": idle,
+    }
     return {"values": values, "settings": settings}
 
 
@@ -182,7 +186,14 @@ def p8(bench: Bench) -> list[Row]:
     samples = [sample for pair in pairs for sample in pair]
     sizes = {"workflows": count}
     figures = (
-        ("resident memory per run", "bytes", "bytes_per_run", 0, Reach("≤", 1_024, "bytes")),
+        (
+            "resident memory for each of the second half",
+            "bytes",
+            "bytes_per_run",
+            0,
+            Reach("≤", 1_024, "bytes"),
+        ),
+        ("resident memory of the whole process", "MB", "megabytes", 0, None),
         ("CPU while all sleep", "% of a core", "idle_percent", 0, Reach("≤", 1, "% of a core")),
         ("engine open to its first result", "s", "seconds", 1, Reach("≤", 2, "s")),
         ("engine open to all recovered", "s", "recovered_seconds", 1, None),

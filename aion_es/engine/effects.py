@@ -282,11 +282,9 @@ class Effects:
         if known is not None and known.run_id == state.run_id:
             known.residency, known.status = "resident", state.status
             return
-        completion = self._registry.completion(state.workflow_id, state.run_id)
-        # A run that was reopened had an outcome, which the subscription may tell of only now.
-        completion.outcome = None
-        if process.workflow is not None:
-            completion.open_at = process.workflow.revision
+        completion = self._registry.find_completion(state.workflow_id, state.run_id)
+        if completion is not None:
+            completion.outcome = None  # a run that was reopened had one
         self._registry.register(
             Registration(
                 state.workflow_id,
@@ -295,7 +293,7 @@ class Effects:
                 state.package_version,
                 state.status,
                 "resident",
-                completion,
+                -1 if process.workflow is None else process.workflow.revision,
                 process.stuck_reason,
             )
         )

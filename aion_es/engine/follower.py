@@ -124,9 +124,13 @@ class Follower:
         run_id = decode_metadata(event).run_id
         if run_id is None:
             return
-        completion = self._registry.find_completion(workflow_id, run_id)
-        if completion is not None and event.revision <= completion.open_at:
+        open_run = self._registry.newest(workflow_id)
+        if (
+            open_run is not None
+            and open_run.run_id == run_id
+            and event.revision <= open_run.open_at
+        ):
             return  # it was reopened since
-        if completion is not None:
+        if self._registry.find_completion(workflow_id, run_id) is not None:
             self._registry.tell(workflow_id, run_id, cast("TerminalEvent", decode(event)))
         self._registry.remove(workflow_id, run_id)

@@ -17,12 +17,11 @@ Residency: TypeAlias = Literal["resident", "suspended"]
 class Completion:
     """How one run ends: told once, to any number who wait. Lives as long as somebody holds it."""
 
-    __slots__ = ("__weakref__", "_waiters", "open_at", "outcome", "run_id", "workflow_id")
+    __slots__ = ("__weakref__", "_waiters", "outcome", "run_id", "workflow_id")
 
     def __init__(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         self.workflow_id = workflow_id
         self.run_id = run_id
-        self.open_at = -1  # the last revision at which the run was known to be open
         self.outcome: TerminalEvent | None = None
         self._waiters: list[asyncio.Future[TerminalEvent]] = []
 
@@ -52,6 +51,7 @@ class Registration:
     """One open run that this engine has had in memory.
 
     Attributes:
+        open_at: A revision at which it is known to have been open: an end before that was undone.
         stuck: Why its code cannot go on here; `None` if it can.
     """
 
@@ -61,7 +61,7 @@ class Registration:
     version: str
     status: WorkflowStatus
     residency: Residency
-    completion: Completion
+    open_at: int
     stuck: str | None = None
 
 

@@ -260,4 +260,4 @@ def _write_attributes(connection: Connection, runs: Sequence[Execution]) -> None
     }
     bulk.upsert(connection, SCHEMA, list(types.items()), keep=frozenset({"type"}))
     for run in changed:
-        run.changed.clear()
+        run.changed = frozenset()

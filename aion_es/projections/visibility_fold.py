@@ -58,7 +58,7 @@ class Execution:
     failure_type: str | None = None
     failure_reason: str | None = None
     attributes: dict[str, Value] = field(default_factory=dict[str, Value])
-    changed: set[str] = field(default_factory=set[str])
+    changed: frozenset[str] = frozenset()
     steps: Rows[int, str] = field(default_factory=_no_steps)
     fresh: bool = True
 
@@ -143,7 +143,7 @@ def begun(
 def set_attributes(run: Execution, attributes: Mapping[str, AttributeUpdate]) -> None:
     """Set some search attributes; `None` removes one."""
     for name, attribute in attributes.items():
-        run.changed.add(name)
+        run.changed |= {name}
         if attribute is None:
             run.attributes.pop(name, None)
         else:
