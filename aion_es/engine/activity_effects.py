@@ -189,18 +189,20 @@ class ActivityEffects:
         """Take up an activity that some engine, perhaps this one, left behind."""
         if self._dispatcher.is_running(key) or not self._dispatcher.serves(activity.task_queue):
             return
-        if self._is_anothers(key, activity):
+        if activity.phase == "started":
+            # One that an engine runs which is alive comes back to us when that engine is gone.
+            if activity.worker not in self.others:
+                self._spawn(self._lose(key, activity.attempt, activity.worker))
+        elif self._is_left_to_others(key, activity):
             workflow_id = key.workflow_id
             self._timers.add_after(
                 ("reclaim", workflow_id),
                 _LOOK_AGAIN,
                 lambda: self._outbox.wake(workflow_id, reclaim=True),
             )
-        elif activity.phase == "scheduled":
+        else:
             number = activity.attempt + 1
             self._dispatcher.dispatch(key, state, activity, number, recorded_first=True)
-        elif activity.phase == "started":
-            self._spawn(self._lose(key, activity.attempt, activity.worker))
 
     async def _lose(self, key: AttemptKey, number: int, worker: str) -> None:
         """Record that an attempt died with its process, and what it said before."""
@@ -218,13 +220,13 @@ class ActivityEffects:
 
         self._outbox.post_fact(key.workflow_id, key.run_id, lose)
 
-    def _is_anothers(self, key: AttemptKey, activity: ActivityState) -> bool:
-        """Whether an engine that is alive runs the activity, or, as far as one can tell, is about to."""
-        if activity.phase == "started":
-            return activity.worker in self.others
+    def _is_left_to_others(self, key: AttemptKey, activity: ActivityState) -> bool:
+        """Whether an engine that is alive may be about to begin the activity.
+
+        Who scheduled it is not recorded: it is left to the others once, not for ever.
+        """
         if activity.offered:
             return False  # who scheduled it does not serve its queue
-        # Who scheduled it is not recorded: leave it to the others once, not for ever.
         if not self.others or key in self._left_to_others:
             self._left_to_others.discard(key)
             return False

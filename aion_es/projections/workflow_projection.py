@@ -16,7 +16,7 @@ Histories: TypeAlias = Mapping[str, Sequence[RecordedEvent]]
 """The events of one batch by workflow id, each in the order of its stream."""
 
 _REMEMBERED: Final = 4_096
-"""Open runs kept in memory between batches, about 2 KiB each."""
+"""Open runs kept in memory between batches, under 2 KiB each."""
 
 
 class FoldedRun(Protocol):
