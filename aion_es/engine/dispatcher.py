@@ -306,7 +306,7 @@ class Dispatcher:
             raise  # the engine stops: nothing is recorded, and recovery runs the activity again
         except FailedInProcessError as error:
             failure = error.failure
-        except Exception as error:  # noqa: BLE001 - whatever the activity raises is its outcome
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the activity raises is its outcome
             failure = activity_failure_of(error, attempt.activity.retry)
         else:
             return lambda w, at: w.complete_activity(ordinal, number, result, worker=worker, at=at)

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextvars
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -63,7 +64,7 @@ class Executors:
                 self._max_threads, thread_name_prefix="aion-activity"
             )
         context = contextvars.copy_context()
-        call = _in_thread(context, function, arguments)
+        call = functools.partial(context.run, function, *arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def tell_cancelled(self, pulse: Pulse) -> None:
@@ -77,16 +78,3 @@ class Executors:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._processes is not None:
             self._processes.close()
-
-
-def _in_thread(
-    context: contextvars.Context, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> Callable[[], Any]:
-    def call() -> Any:
-        try:
-            return context.run(function, *arguments)
-        except SystemExit as error:
-            # In the task that waits for the thread it would end the whole program.
-            raise RuntimeError(f"the activity called sys.exit({error.code!r})") from error
-
-    return call

@@ -124,8 +124,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         with _AsRunningLoop(self):
             while ready and not done():
                 handle = ready.popleft()
-                if not handle.cancelled():
+                if handle.cancelled():
+                    continue
+                try:
                     handle._run()  # noqa: SLF001 - the loop is what calls this
+                except SystemExit as error:
+                    # Its task holds it, as it would any error; asyncio raises it through the loop besides.
+                    _LOG.warning("sys.exit(%r) ends the workflow code that called it", error.code)
 
     def call_inside(self, function: Callable[[], T]) -> T:
         """Return what `function` returns when this is the running loop."""
@@ -267,7 +272,7 @@ def _is_alive(known: "weakref.ref[WorkflowTask[Any]]") -> bool:
 def _unwind(coro: Any) -> None:
     """Close a coroutine; one that awaits again while it is closed is closed again, a few times."""
     for _ in range(8):
-        with suppress(EvictedError, Exception):  # nobody listens to code on its way out
+        with suppress(EvictedError, Exception, SystemExit):  # nobody listens to code on its way out
             coro.close()
             return
 

@@ -1,14 +1,17 @@
 """Workflows run activities: async, in threads, in processes, with and without values."""
 
+import asyncio
 import os
+import sys
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from pydantic import BaseModel
 
-from aion_es import ActivityInfo, Context, NonRetryableError, activity, workflow
-from aion_es.errors import WorkflowFailedError
+from aion_es import ActivityInfo, Context, NonRetryableError, RetryPolicy, activity, workflow
+from aion_es.errors import ActivityError, WorkflowFailedError
 from aion_es.events.workflow import ActivityScheduled
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import SOON, events_of, kinds
@@ -184,6 +187,70 @@ async def test_an_exception_that_escapes_workflow_code_fails_the_run_with_its_tr
         assert caught.value.traceback is not None
         assert "no such shelf" in caught.value.traceback
         assert await kinds(handle) == ["WorkflowStarted", "WorkflowFailed"]
+
+
+async def exits() -> None:
+    sys.exit(3)
+
+
+def exits_in_thread() -> None:
+    sys.exit(3)
+
+
+ONCE = RetryPolicy(max_attempts=1)
+EXITS = {
+    "async": activity(retry=ONCE)(exits),
+    "thread": activity(retry=ONCE)(exits_in_thread),
+}
+
+
+@workflow
+async def runs_one_that_exits(ctx: Context, how: str) -> str:
+    try:
+        await ctx.run(EXITS[how])
+    except ActivityError as error:
+        return str(error)
+    return "went on"
+
+
+@pytest.mark.parametrize("how", list(EXITS))
+async def test_an_activity_that_calls_exit_has_failed_and_ends_nothing_else(
+    open_engine: EngineOpener, how: str
+) -> None:
+    async with open_engine([runs_one_that_exits], list(EXITS.values())) as engine:
+        handle = await engine.start(runs_one_that_exits, how)
+        assert "failed after 1 attempt: SystemExit: 3" in await handle.result(timeout=SOON)
+
+
+@workflow
+async def exits_itself(ctx: Context, where: str) -> None:
+    async def leave() -> None:
+        sys.exit("enough")
+
+    if where == "task":
+        async with asyncio.TaskGroup() as group:
+            _ = group.create_task(leave())
+    elif where == "clean-up":
+        try:
+            await ctx.sleep(timedelta(days=1))
+        finally:
+            sys.exit("enough")
+    else:
+        sys.exit("enough")
+
+
+@pytest.mark.parametrize("where", ["body", "task", "clean-up"])
+async def test_workflow_code_that_calls_exit_fails_its_run_and_ends_nothing_else(
+    open_engine: EngineOpener, where: str
+) -> None:
+    async with open_engine([exits_itself, idle]) as engine:
+        handle = await engine.start(exits_itself, where)
+        if where == "clean-up":
+            await handle.cancel("no more")
+        with pytest.raises(WorkflowFailedError) as caught:
+            await handle.result(timeout=SOON)
+        assert (caught.value.type, caught.value.message) == ("SystemExit", "enough")
+        await (await engine.start(idle)).result(timeout=SOON)
 
 
 async def test_an_activity_error_that_escapes_fails_the_run_with_the_activitys_error_as_cause(
