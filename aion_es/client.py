@@ -182,7 +182,7 @@ class WorkflowHandle(Generic[O]):
             ) from error
 
     async def _result(self, follow: bool) -> O:
-        run_id = self.run_id or await self._current_run()
+        run_id = self.run_id or await self._client.repository.current_run(self.workflow_id)
         completion = self._completion or self._client.gateway.completion(self.workflow_id, run_id)
         while True:
             event = await self._client.gateway.outcome(self.workflow_id, run_id, completion)
@@ -395,11 +395,8 @@ class WorkflowHandle(Generic[O]):
         Raises:
             WorkflowNotFoundError, RunNotFoundError: No such run.
         """
-        run_id = self.run_id or await self._current_run()
+        run_id = self.run_id or await self._client.repository.current_run(self.workflow_id)
         return await self._client.repository.run_history(self.workflow_id, run_id)
-
-    async def _current_run(self) -> RunId:
-        return (await self._client.repository.load(self.workflow_id)).state.run_id
 
     async def _do(self, decide: Decide) -> Committed:
         committed = await self._client.gateway.request(self.workflow_id, decide)

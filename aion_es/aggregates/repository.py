@@ -9,7 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+)
 
 from pydantic_core import PydanticSerializationError
 
@@ -28,10 +39,17 @@ from aion_es.errors import (
     WorkflowNotFoundError,
 )
 from aion_es.events.base import Event
-from aion_es.events.codec import UPCASTERS, decode_envelope, decode_history, encode
+from aion_es.events.codec import (
+    UPCASTERS,
+    decode,
+    decode_envelope,
+    decode_history,
+    decode_metadata,
+    encode,
+)
 from aion_es.events.metadata import Envelope, EventMetadata, activated_form
 from aion_es.events.schedule import ScheduleEvent
-from aion_es.events.workflow import WorkflowEvent
+from aion_es.events.workflow import TerminalEvent, WorkflowEvent
 from aion_es.ids import (
     DEFAULT_NAMESPACE,
     IdSource,
@@ -346,6 +364,18 @@ def _encoded(event: Event, id: str) -> bytes:
         raise PayloadError(what, "$", f"cannot be written as JSON: {error}") from error
 
 
+class RunEnd(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        event: Its terminal event; `None` while it is open.
+        revision: Of its newest event.
+    """
+
+    event: TerminalEvent | None
+    revision: int
+
+
 class WorkflowRepository(Repository[Workflow, WorkflowEvent]):
     """Workflows in a store, each in its own stream."""
 
@@ -434,6 +464,41 @@ class WorkflowRepository(Repository[Workflow, WorkflowEvent]):
                     if decode_envelope(stored).run_id == run_id:
                         return _decoded(run)
                     run.clear()
+        raise RunNotFoundError(workflow_id, run_id) if known else WorkflowNotFoundError(workflow_id)
+
+    async def current_run(self, workflow_id: str) -> RunId:
+        """Return the id of the workflow's newest run; reads one event.
+
+        Raises:
+            WorkflowNotFoundError: No run was ever started under this id.
+            StoreError: The history cannot be read.
+        """
+        newest = self._store.read(self.stream(workflow_id), backwards=True, limit=1)
+        async for stored in newest:
+            run_id = decode_metadata(stored).run_id
+            if run_id is not None:
+                return run_id
+        raise WorkflowNotFoundError(workflow_id)
+
+    async def run_end(self, workflow_id: str, run_id: str) -> RunEnd:
+        """Return how a run has ended, if it has; reads back as far as the run's newest event, which tells.
+
+        Raises:
+            WorkflowNotFoundError: No run was ever started under this id.
+            RunNotFoundError: None of its runs has this id.
+            StoreError: The history cannot be read.
+        """
+        known = False
+        async with aclosing(self._backwards(self.stream(workflow_id))) as pages:
+            async for page in pages:
+                known = True
+                for stored in page:
+                    if decode_metadata(stored).run_id == run_id:
+                        event = decode(stored)
+                        ended = isinstance(event, get_args(TerminalEvent))
+                        return RunEnd(
+                            cast("TerminalEvent", event) if ended else None, stored.revision
+                        )
         raise RunNotFoundError(workflow_id, run_id) if known else WorkflowNotFoundError(workflow_id)
 
     async def save(

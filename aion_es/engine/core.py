@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, Protocol, cast, get_args
+from typing import Any, Final, Protocol
 
 from aion_es.aggregates.aggregate import Pending
 from aion_es.aggregates.repository import WorkflowRepository
@@ -40,7 +40,6 @@ from aion_es.errors import (
 from aion_es.events.workflow import (
     TerminalEvent,
     WorkflowEvent,
-    WorkflowReopened,
 )
 from aion_es.ids import IdSource, RunId, WorkflowId
 from aion_es.store.port import EventStore
@@ -380,13 +379,9 @@ class EngineCore:
         """
         known = self.registry.newest(workflow_id)
         if completion.outcome is None and (known is None or known.run_id != run_id):
-            history = await self.repository.run_history(workflow_id, run_id)
-            for envelope in reversed(history):
-                # A reopened run has a terminal event that no longer counts.
-                if isinstance(envelope.event, WorkflowReopened):
-                    break
-                if isinstance(envelope.event, get_args(TerminalEvent)):
-                    return cast("TerminalEvent", envelope.event)
+            end = await self.repository.run_end(workflow_id, run_id)
+            if end.event is not None:
+                return end.event
         return await completion.wait()
 
     def _evict(self) -> None:

@@ -17,7 +17,7 @@ from aion_es.engine.replay import ask_history
 from aion_es.engine.requests import Committed, Decide
 from aion_es.errors import QueryFailedError, VersionNotLoadedError
 from aion_es.events.codec import decode_envelope
-from aion_es.events.workflow import TerminalEvent, WorkflowEvent, WorkflowReopened
+from aion_es.events.workflow import TerminalEvent
 from aion_es.ids import RunId, WorkflowId
 from aion_es.store.port import EventSubscriber, RecordedEvent
 
@@ -85,7 +85,7 @@ class DirectGateway:
             QueryNotFoundError: The code answers no query of this name.
         """
         if run_id is None:
-            run_id = (await self._repository.load(workflow_id)).state.run_id
+            run_id = await self._repository.current_run(workflow_id)
         try:
             return await ask_history(
                 self._repository, workflow_id, run_id, self._catalog.pinned, self._surroundings, ask
@@ -108,12 +108,9 @@ class DirectGateway:
         """
         if completion.outcome is not None:
             return completion.outcome
-        history = await self._repository.run_history(workflow_id, run_id)
-        outcome: TerminalEvent | None = None
-        for envelope in history:
-            outcome = _outcome_after(outcome, envelope.event)
+        outcome, revision = await self._repository.run_end(workflow_id, run_id)
         if outcome is None:
-            outcome = await self._follow(workflow_id, run_id, history[-1].revision + 1)
+            outcome = await self._follow(workflow_id, run_id, revision + 1)
         completion.tell(outcome)
         return outcome
 
@@ -146,10 +143,3 @@ class DirectGateway:
             what=stream,
         )
         return ends[0]
-
-
-def _outcome_after(outcome: TerminalEvent | None, event: WorkflowEvent) -> TerminalEvent | None:
-    """Return how a run has ended after one more event; a reopened run has not."""
-    if isinstance(event, WorkflowReopened):
-        return None
-    return cast("TerminalEvent", event) if isinstance(event, _TERMINAL) else outcome

@@ -1,7 +1,6 @@
 """Continue-as-new through the engine, point by point as the design numbers them, from each door."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -525,7 +524,7 @@ async def test_who_waits_for_a_run_that_was_taken_for_open_after_its_end_is_told
         await heard.wait()
         late = Completion(stale.workflow_id, stale.run_id)
         engine.registry._completions[stale.workflow_id, stale.run_id] = late
-        engine.registry.register(replace(stale, completion=late))
+        engine.registry.register(stale)
         waiting = asyncio.ensure_future(
             engine.gateway.outcome(stale.workflow_id, stale.run_id, late)
         )

@@ -2,14 +2,17 @@
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from aion_es.errors import StoreClosedError
 from aion_es.store.sqlite.connections import Connections
 
 T = TypeVar("T")
+
+_Answered: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
 
 _THREADS: Final = 3
 
@@ -22,6 +25,8 @@ class ReaderPool:
         self._loop = loop
         self._threads = ThreadPoolExecutor(_THREADS, "aion-es-sqlite-reader")
         self._is_open = True
+        self._answered: deque[_Answered] = deque()
+        self._is_told = False
 
     @property
     def is_open(self) -> bool:
@@ -46,7 +51,9 @@ class ReaderPool:
             StoreCorruptError: It is damaged.
         """
         self.require_open()
-        return await self._loop.run_in_executor(self._threads, self._read, work)
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._threads.submit(self._read, work, answer)
+        return await answer
 
     def refuse(self) -> None:
         """Take no more reads."""
@@ -56,6 +63,27 @@ class ReaderPool:
         """Wait until the reads that were accepted are done and the threads have ended; blocks."""
         self._threads.shutdown(wait=True)
 
-    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._connections.errors(), self._connections.reading() as connection:
-            return work(connection)
+    def _read(self, work: Callable[[sqlite3.Connection], T], answer: "asyncio.Future[T]") -> None:
+        result: T | None = None
+        failure: BaseException | None = None
+        try:
+            with self._connections.errors(), self._connections.reading() as connection:
+                result = work(connection)
+        except BaseException as error:  # noqa: BLE001 - it belongs to who asked
+            failure = error
+        self._answered.append((answer, result, failure))
+        if not self._is_told:
+            self._is_told = True
+            self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        """Give the answers; those that are ready together share one waking of the loop."""
+        self._is_told = False  # first: what is ready from here on asks for another
+        while self._answered:
+            answer, result, failure = self._answered.popleft()
+            if answer.done():
+                continue  # nobody waits any more
+            if failure is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(failure)

@@ -47,6 +47,7 @@ from aion_es.store.port import (
 )
 from tests.unit.aggregates.histories import (
     CUSTOMER,
+    FAILED,
     NEXT,
     NEXT_RUN,
     NOON,
@@ -310,12 +311,48 @@ async def test_every_run_of_the_stream_can_be_read(repository: WorkflowRepositor
     }
 
 
-async def test_a_run_that_never_was_is_not_found(repository: WorkflowRepository) -> None:
-    with pytest.raises(WorkflowNotFoundError):
-        await repository.run_history("order-42", RUN)
+async def test_the_newest_event_of_a_run_tells_whether_it_has_ended_and_nothing_older_is_read(
+    store: FakeStore, repository: WorkflowRepository
+) -> None:
+    wf = await run(repository)
+    for _ in range(20):
+        wf.record_marker("side_effect", "dice", NEXT, at=NOON)
+    await repository.save(wf)
+    assert await repository.run_end("order-42", RUN) == (None, 20)
+    await repository.execute("order-42", lambda wf: wf.fail(OOPS, at=NOON))
+    assert await repository.run_end("order-42", RUN) == (FAILED, 21)
+    await repository.execute("order-42", lambda wf: wf.reopen(at=NOON))
+    store.reads.clear()
+    assert await repository.run_end("order-42", RUN) == (None, 22)
+    assert store.reads == [8]
+
+
+async def test_each_run_of_a_chain_has_its_own_end_and_the_newest_is_the_current_one(
+    store: FakeStore, repository: WorkflowRepository
+) -> None:
     await run(repository)
-    with pytest.raises(RunNotFoundError):
-        await repository.run_history("order-42", "run-0")
+    await repository.execute(
+        "order-42",
+        lambda wf: wf.continue_as_new(NEXT, package_version="1", new_run_id=NEXT_RUN, at=NOON),
+    )
+    first, second = [await repository.run_end("order-42", each) for each in (RUN, NEXT_RUN)]
+    assert isinstance(first.event, ev.WorkflowContinuedAsNew)
+    assert (first.revision, second) == (1, (None, 2))
+    store.reads.clear()
+    assert await repository.current_run("order-42") == NEXT_RUN
+    assert store.reads == [1]
+
+
+async def test_a_run_that_never_was_is_not_found(repository: WorkflowRepository) -> None:
+    for look in (repository.run_history, repository.run_end):
+        with pytest.raises(WorkflowNotFoundError):
+            await look("order-42", RUN)
+    with pytest.raises(WorkflowNotFoundError):
+        await repository.current_run("order-42")
+    await run(repository)
+    for look in (repository.run_history, repository.run_end):
+        with pytest.raises(RunNotFoundError):
+            await look("order-42", "run-0")
 
 
 # -------------------------------------------------------------------------------------------- save
