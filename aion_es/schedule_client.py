@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 from aion_es.aggregates import schedule as aggregate
+from aion_es.aggregates.lifecycle import deadline
 from aion_es.aggregates.repository import ExecutedSchedule
 from aion_es.aggregates.schedule_repository import ScheduleRepository
 from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.authoring.definitions import workflow_definition
 from aion_es.client import WorkflowClient, WorkflowHandle
 from aion_es.engine.limits import max_payload_bytes, require_size
-from aion_es.engine.schedule_actions import ScheduledActions
+from aion_es.engine.schedule_actions import Look, ScheduledActions
 from aion_es.engine.schedules import Decide, ScheduleDriver
 from aion_es.errors import InvalidArgumentError, ScheduleNotFoundError
 from aion_es.events.schedule import ScheduleBuffered, ScheduleTriggered, TakenAction
-from aion_es.ids import RunId, ScheduleId, WorkflowId
+from aion_es.ids import RunId, ScheduleId
 from aion_es.payload import Payload
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.projections.schedule_index import ScheduleIndex, ScheduleSummary
@@ -26,7 +27,7 @@ from aion_es.schedules.config import ScheduleConfig, StartAction
 from aion_es.schedules.definition import Schedule, Start
 from aion_es.schedules.naming import action_id, check_schedule_id
 from aion_es.schedules.policies import CatchUp, Overlap
-from aion_es.schedules.spec import Spec
+from aion_es.schedules.spec import Spec, in_utc
 from aion_es.schedules.times import next_times, times_between
 from aion_es.store.port import Position, StoreLimits
 
@@ -36,6 +37,11 @@ _NEXT: Final = 10
 _CHUNK: Final = 100
 """Due times of a backfill that are decided at once."""
 _MICROSECOND: Final = timedelta(microseconds=1)
+_CONFIG_PART: Final = 2
+"""A configuration may have one part in so many of what an event may: a checkpoint repeats it, beside the actions
+that are open and that wait."""
+_REASON_PART: Final = 32
+"""The same for the reason of a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +98,8 @@ class Schedules:
         self._index = index
         self._runner = runner
         self._max_payload = max_payload_bytes(limits)
+        self._max_config = limits.max_event_bytes // _CONFIG_PART
+        self._max_reason = limits.max_event_bytes // _REASON_PART
         self._last_position: Position | None = None
 
     async def create(self, schedule: Schedule) -> None:
@@ -102,7 +110,8 @@ class Schedules:
             ScheduleSpecError: A cron expression, a calendar's field or a time zone is not understood; names the
                 character.
             WorkflowTypeNotFoundError: The workflow is not registered here.
-            PayloadError, PayloadTooLargeError: The input does not fit its type, or is too large.
+            PayloadError, PayloadTooLargeError: The input does not fit its type, or is too large; or all that is
+                recorded of the schedule is larger than half of what the store takes in an event.
             UnregisteredAttributeError, ConflictingAttributeTypeError, AttributeTypeError: An attribute does not fit.
             InvalidIdError, InvalidArgumentError: The id, a length or a bound has another form. In all cases
                 nothing was recorded.
@@ -127,8 +136,13 @@ class Schedules:
         """Take no more actions, but those that `trigger` and `backfill` ask for; what is buffered waits.
 
         Raises:
-            ScheduleNotFoundError: There is none of this id; nothing was recorded.
+            ScheduleNotFoundError: There is none of this id.
+            PayloadTooLargeError: The reason is larger than a thirty-second of what the store takes in an event. In
+                both cases nothing was recorded.
         """
+        require_size(
+            Payload(data=reason), self._max_reason, f"reason to pause schedule {schedule_id!r}"
+        )
         await self._command(schedule_id, lambda s, at: s.pause(reason, at=at))
 
     async def resume(self, schedule_id: str) -> None:
@@ -193,7 +207,7 @@ class Schedules:
             InvalidArgumentError: An instant is naive, or `overlap` is no policy; nothing was recorded.
             StoreError: The store is away; asked for again, it goes on.
         """
-        begin, end = _utc("from_at", from_at), _utc("until", until)
+        begin, end = in_utc("from_at", from_at), in_utc("until", until)
         overlap = _policy("overlap", Overlap, overlap)
         schedule = await self._existing(schedule_id)
         state, plan = schedule.state, schedule.state.plan
@@ -210,15 +224,15 @@ class Schedules:
     async def _backfill(
         self, schedule_id: ScheduleId, chunk: list[datetime], overlap: Overlap
     ) -> list[datetime]:
-        missing = [due for due in chunk if await self._is_missing(action_id(schedule_id, due))]
-        state = (await self._existing(schedule_id)).state
-        running = await self._actions.look(schedule_id, state)
+        stages = await self._actions.stages([action_id(schedule_id, due) for due in chunk])
+        missing = [due for due, stage in zip(chunk, stages, strict=True) if stage == "unstarted"]
+        look = await self._actions.look(schedule_id, (await self._existing(schedule_id)).state)
 
         def decide(schedule: aggregate.Schedule, at: datetime) -> None:
-            moment = self._driver.moment(running)
+            moment = self._driver.moment(look.still_running(schedule.state))
             schedule.backfill(missing, overlap, moment, at=at)
 
-        executed = await self._command(schedule_id, decide, running=running)
+        executed = await self._command(schedule_id, decide, look=look)
         return [
             event.scheduled_for
             for event in executed.events
@@ -288,10 +302,10 @@ class Schedules:
         schedule_id: str,
         decide: Decide,
         *,
-        running: frozenset[WorkflowId] = frozenset(),
+        look: Look | None = None,
     ) -> ExecutedSchedule:
         known = check_schedule_id(schedule_id)
-        executed = await self._driver.command(known, decide, running=running)
+        executed = await self._driver.command(known, decide, look=look)
         if executed.position is not None:
             self._last_position = executed.position
         return executed
@@ -302,21 +316,21 @@ class Schedules:
             raise ScheduleNotFoundError(schedule_id)
         return schedule
 
-    async def _is_missing(self, workflow_id: WorkflowId) -> bool:
-        return await self._actions.stage(workflow_id) == "unstarted"
-
     async def _recorded(self, schedule: Schedule) -> Mapping[str, Any]:
         """Return the configuration of a schedule in its recorded form, checked."""
         check_schedule_id(schedule.id)
         if schedule.catch_up_window < timedelta(0):
             raise InvalidArgumentError("catch_up_window", "must not be negative")
-        return ScheduleConfig(
+        plain = ScheduleConfig(
             spec=schedule.full_spec,
             action=await self._action(schedule.id, schedule.action),
             overlap=_policy("overlap", Overlap, schedule.overlap),
             catch_up=_policy("catch_up", CatchUp, schedule.catch_up),
             catch_up_window=schedule.catch_up_window,
         ).plain()
+        what = f"configuration of schedule {schedule.id!r}"
+        require_size(Payload(data=plain), self._max_config, what)
+        return plain
 
     async def _action(self, schedule_id: str, start: Start) -> StartAction:
         name = start.workflow
@@ -326,10 +340,9 @@ class Schedules:
         )
         payload = definition.signature.write_input(start.input)
         require_size(payload, self._max_payload, f"input of schedule {schedule_id!r}")
-        for bound in ("run_timeout", "execution_timeout"):
-            length: timedelta | None = getattr(start, bound)
-            if length is not None and length <= timedelta(0):
-                raise InvalidArgumentError(bound, f"must be positive, got {length}")
+        now = self._driver.moment(None).now
+        deadline("run_timeout", start.run_timeout, now)
+        deadline("execution_timeout", start.execution_timeout, now)
         typed = await self._client.search_attributes.typed(start.attributes)
         return StartAction(
             workflow_type=definition.type,
@@ -365,9 +378,3 @@ def _policy(name: str, policies: type[P], value: str) -> P:
     except ValueError as error:
         known = ", ".join(repr(policy.value) for policy in policies)
         raise InvalidArgumentError(name, f"must be one of {known}, got {value!r}") from error
-
-
-def _utc(name: str, instant: datetime) -> datetime:
-    if instant.utcoffset() is None:
-        raise InvalidArgumentError(name, f"must be timezone-aware, got naive {instant.isoformat()}")
-    return instant.astimezone(UTC)

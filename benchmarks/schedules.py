@@ -1,7 +1,6 @@
 """Schedules: many that are due in the same minute, and many that are not (S1)."""
 
 import asyncio
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -13,17 +12,8 @@ from aion_es import Context, Engine, workflow
 from aion_es.schedules import Cron, Schedule, Start
 from aion_es.store.port import RecordedEvent
 from aion_es.testing.clock import ManualClock
-from benchmarks.harness import (
-    Bench,
-    Reach,
-    Row,
-    Sample,
-    fresh_directory,
-    own_command,
-    row,
-    run_child,
-)
-from benchmarks.workloads import Measured
+from benchmarks.harness import Bench, Reach, Row, row
+from benchmarks.workloads import Measured, resident_bytes
 
 _BEFORE: Final = datetime(2026, 11, 24, 11, 59, 30, tzinfo=UTC)
 _AT_ONCE: Final = 500
@@ -65,7 +55,7 @@ async def idle(directory: str, schedules: int) -> Measured:
         await engine.projections.wait_until_caught_up()
     async with Engine.open(url, workflows=[tick]) as engine:
         await engine.wait_recovered()
-        before, without = time.process_time(), _resident_bytes()
+        without, before = resident_bytes(), time.process_time()
         await asyncio.sleep(_WATCHED)
         cpu = time.process_time() - before
         held = len(engine._core.timers)
@@ -93,11 +83,6 @@ def _starts(messages: Iterable[Any]) -> list[str]:
     ]
 
 
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def _row_bytes(read_model: Path) -> int:
     """Return what the table and its indexes take."""
     with sqlite3.connect(read_model) as connection:
@@ -108,17 +93,11 @@ def _row_bytes(read_model: Path) -> int:
     return total
 
 
-def measured(bench: Bench, name: str, count: int) -> Sample:
-    """Take one of these measurements in a process of its own."""
-    with fresh_directory() as directory:
-        return bench.sample(lambda: run_child(own_command(name, directory, schedules=count)))
-
-
 def s1(bench: Bench) -> list[Row]:
     """Both."""
     due, waiting = bench.sizes.schedules, bench.sizes.idle_schedules
-    at_once = bench.rounds("S1", lambda: measured(bench, "due_at_once", due))
-    at_rest = bench.rounds("S1", lambda: measured(bench, "idle", waiting))
+    at_once = bench.rounds("S1", lambda: bench.measure("due_at_once", schedules=due))
+    at_rest = bench.rounds("S1", lambda: bench.measure("idle", schedules=waiting))
     return [
         row(
             "S1",

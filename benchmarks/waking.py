@@ -1,9 +1,7 @@
 """What sleeps, and how it wakes: many sleepers (P8), many timers at once (P11), one signal (P14)."""
 
 import asyncio
-import gc
 import json
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -13,12 +11,18 @@ from typing import Any, Final
 
 from aion_es import Client, Context, Engine, EngineOptions, Signal, workflow
 from benchmarks.harness import Bench, Reach, Row, Sample, fresh_directory, own_command, row
-from benchmarks.workloads import Measured, WrongResultError, add_one, one_step, settings_of
+from benchmarks.workloads import (
+    Measured,
+    WrongResultError,
+    add_one,
+    one_step,
+    resident_bytes,
+    settings_of,
+)
 
 ring: Final = Signal("ring", int)
 _AT_ONCE: Final = 500
 _IDLE_SECONDS: Final = 5.0
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _MONTH: Final = 30 * 86_400
 
 
@@ -58,11 +62,6 @@ def _url(directory: str) -> str:
     return f"sqlite:///{directory}/bench.db"
 
 
-def _resident_bytes() -> int:
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
-
-
 async def _start_many(engine: Engine, workflow: Any, arguments: Sequence[Any]) -> list[Any]:
     handles: list[Any] = []
     for index in range(0, len(arguments), _AT_ONCE):
@@ -80,10 +79,10 @@ async def sleepers(directory: str, workflows: int) -> Measured:
     async with _open(directory, EngineOptions(max_resident=100)) as engine:
         await _start_many(engine, sleeper, [_MONTH] * first)
         await engine.projections.wait_until_caught_up()
-        before = _resident_bytes()
+        before = resident_bytes()
         await _start_many(engine, sleeper, [_MONTH] * (workflows - first))
         await engine.projections.wait_until_caught_up()
-        grown = _resident_bytes() - before
+        grown = resident_bytes() - before
         await asyncio.sleep(1)
         began, used = time.perf_counter(), time.process_time()
         await asyncio.sleep(_IDLE_SECONDS)

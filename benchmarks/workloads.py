@@ -5,6 +5,7 @@ result is an error, never a figure.
 """
 
 import asyncio
+import gc
 import os
 import resource
 import sqlite3
@@ -23,6 +24,7 @@ Measured = Mapping[str, Mapping[str, Any]]
 
 WARM_UP: Final = 20
 _ROWS_PER_COMMIT: Final = 100
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
 
 _gate = asyncio.Event()
@@ -103,6 +105,12 @@ async def settings_of(store: EventStore) -> dict[str, str]:
         )
     )
     return {"journal_mode": mode, "synchronous": _SYNCHRONOUS[level]}
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds, once what is garbage was collected."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
 def _cpu_seconds() -> float:

@@ -117,8 +117,8 @@ def _started(
         task_queue=command.task_queue,
         parent=command.parent,
         schedule_id=command.schedule_id,
-        run_deadline=_deadline("run_timeout", command.run_timeout, at),
-        execution_deadline=_deadline("execution_timeout", command.execution_timeout, at),
+        run_deadline=deadline("run_timeout", command.run_timeout, at),
+        execution_deadline=deadline("execution_timeout", command.execution_timeout, at),
         attributes=start_attributes(schema, command.attributes) if command.attributes else {},
         request_id=command.request_id,
         memo=command.memo,
@@ -126,7 +126,12 @@ def _started(
     )
 
 
-def _deadline(name: str, timeout: timedelta | None, at: datetime) -> datetime | None:
+def deadline(name: str, timeout: timedelta | None, at: datetime) -> datetime | None:
+    """Return when a timeout ends that begins at `at`; `None` for none.
+
+    Raises:
+        InvalidArgumentError: It is not positive, or ends past the year 9999; names `name`.
+    """
     if timeout is None:
         return None
     if timeout <= timedelta(0):

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aion_es.aggregates.lifecycle import StartWorkflow
 from aion_es.aggregates.repository import WorkflowRepository
@@ -27,7 +28,29 @@ from aion_es.store.port import EventReader
 
 _LOG: Final = logging.getLogger("aion_es.schedules")
 
+T = TypeVar("T")
+
 Stage = Literal["unstarted", "running", "ended"]
+_Taken: TypeAlias = TakenAction | ScheduleTriggered
+
+_LOOKS_AT_ONCE: Final = 32
+"""Streams whose last event is read at once."""
+
+
+class Look(NamedTuple):
+    """What was seen when somebody looked at a schedule's actions.
+
+    Attributes:
+        at: The actions that were looked at.
+        running: Those of them that still ran.
+    """
+
+    at: frozenset[WorkflowId]
+    running: frozenset[WorkflowId]
+
+    def still_running(self, state: ScheduleState) -> frozenset[WorkflowId]:
+        """Return the actions of a later state that may run: those that did, and what was taken since."""
+        return self.running | (frozenset(state.open_ids) - self.at)
 
 
 class ScheduledActions:
@@ -69,28 +92,44 @@ class ScheduledActions:
             return "ended" if last.type in TERMINAL_TYPES else "running"
         return "unstarted"
 
+    async def stages(self, workflow_ids: Sequence[WorkflowId]) -> list[Stage]:
+        """Return how far each of many actions is.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+        found: list[Stage] = []
+        for first in range(0, len(workflow_ids), _LOOKS_AT_ONCE):
+            chunk = workflow_ids[first : first + _LOOKS_AT_ONCE]
+            found += await _together(self.stage(workflow_id) for workflow_id in chunk)
+        return found
+
     async def running(self, state: ScheduleState) -> tuple[TakenAction, ...]:
         """Return the actions that run, or are about to; starts none.
 
         Raises:
             StoreError: They cannot be read.
         """
-        return tuple([a for a in state.open if await self.stage(a.workflow_id) != "ended"])
+        stages = await self.stages(state.open_ids)
+        return tuple(
+            action for action, stage in zip(state.open, stages, strict=True) if stage != "ended"
+        )
 
-    async def look(self, schedule_id: ScheduleId, state: ScheduleState) -> frozenset[WorkflowId]:
-        """Return the actions that still run, after starting what was taken and never started.
+    async def look(self, schedule_id: ScheduleId, state: ScheduleState) -> Look:
+        """Return which actions still run, after starting what was taken and never started.
 
         Raises:
             OperationalError: The store is away, or the engine closes; what was started is started.
         """
         running: set[WorkflowId] = set()
-        for action in state.open:
-            stage = await self.stage(action.workflow_id)
+        opened = tuple(state.open)
+        stages = await self.stages([action.workflow_id for action in opened])
+        for action, stage in zip(opened, stages, strict=True):
             if stage == "unstarted" and not await self._start(schedule_id, state, action):
                 continue  # it can never be started, and must not keep others from it
             if stage != "ended":
                 running.add(action.workflow_id)
-        return frozenset(running)
+        return Look(frozenset(action.workflow_id for action in opened), frozenset(running))
 
     async def start(
         self, schedule_id: ScheduleId, state: ScheduleState, taken: Iterable[ScheduleTriggered]
@@ -100,19 +139,7 @@ class ScheduledActions:
         Raises:
             OperationalError: The store is away, or the engine closes; some may be started.
         """
-        actions = [
-            TakenAction.model_construct(
-                scheduled_for=event.scheduled_for,
-                workflow_id=event.workflow_id,
-                run_id=event.run_id,
-                manual=event.manual,
-            )
-            for event in taken
-        ]
-        starting = (self._start(schedule_id, state, action) for action in actions)
-        for outcome in await asyncio.gather(*starting, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await _together(self._start(schedule_id, state, action) for action in taken)
 
     async def end(
         self, schedule_id: ScheduleId, workflow_ids: Iterable[WorkflowId], how: Previous
@@ -136,17 +163,16 @@ class ScheduledActions:
             except (RunClosedError, WorkflowNotFoundError):
                 continue
 
-    async def _start(
-        self, schedule_id: ScheduleId, state: ScheduleState, taken: TakenAction
-    ) -> bool:
+    async def _start(self, schedule_id: ScheduleId, state: ScheduleState, taken: _Taken) -> bool:
         """Start an action; return whether there is a workflow of its id now, whoever started it."""
         if state.plan is None:
             return False
         try:
             command = self._command(schedule_id, state.plan.action, taken)
-            await self._core.request(
-                taken.workflow_id, lambda w, at: w.start(command, at=at), starts=True
-            )
+            with self._span(schedule_id, command, taken):
+                await self._core.request(
+                    taken.workflow_id, lambda w, at: w.start(command, at=at), starts=True
+                )
         except WorkflowAlreadyStartedError:
             return True  # by another engine, or by this one before its process died
         except WorkflowTypeNotFoundError as error:
@@ -157,8 +183,16 @@ class ScheduledActions:
             return False
         return True
 
+    def _span(
+        self, schedule_id: ScheduleId, command: StartWorkflow, taken: _Taken
+    ) -> AbstractContextManager[object]:
+        tracing = self._core.tracing
+        if tracing is None:
+            return nullcontext()
+        return tracing.scheduled_start(schedule_id, command, taken.workflow_id, manual=taken.manual)
+
     def _command(
-        self, schedule_id: ScheduleId, action: StartAction, taken: TakenAction
+        self, schedule_id: ScheduleId, action: StartAction, taken: _Taken
     ) -> StartWorkflow:
         definition = self._catalog.routed(action.workflow_type)
         for name, value in action.attributes.items():
@@ -177,3 +211,13 @@ class ScheduledActions:
             code_hash=definition.code_hash,
             reuse="reject",
         )
+
+
+async def _together(awaitables: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all of them at once and to their ends; then raise the first error, if there was one."""
+    outcomes: list[T] = []
+    for outcome in await asyncio.gather(*awaitables, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        outcomes.append(outcome)
+    return outcomes

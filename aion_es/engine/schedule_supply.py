@@ -23,7 +23,6 @@ from aion_es.store.port import EventStore, Position, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.schedules")
 
-"""Seconds between tries to reach the store or the read model."""
 _OTHERS_TIME: Final = timedelta(seconds=10)
 """After this long it is seen whether another engine has started what it took."""
 _TURNS: Final = frozenset(
@@ -75,9 +74,9 @@ class ScheduleSupply:
         await self._arm_after(end)
         last: ScheduleId | None = None
         while page := await self._index.owed(after=last):
-            for owed in page:
-                self._driver.suspect(owed.schedule_id)
-            last = page[-1].schedule_id
+            for schedule_id in page:
+                self._driver.suspect(schedule_id)
+            last = page[-1]
 
     async def _move_horizon(self) -> None:
         """Move the horizon, then bring in what lies before it; in that order, so that nothing falls between."""
@@ -112,7 +111,7 @@ class ScheduleSupply:
 
     def _hear(self, event: RecordedEvent) -> None:
         schedule_id = ScheduleId(event.stream[len(self._prefix) :])
-        if self._driver.was_recorded_here(schedule_id, event.revision):
+        if self._driver.was_recorded_here(event.event_id):
             return
         if event.type in _TURNS:
             self._driver.ready(schedule_id)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from aion_es.aggregates.repository import ExecutedSchedule
 from aion_es.aggregates.schedule import Schedule
@@ -19,11 +20,11 @@ from aion_es.aggregates.schedule_repository import ScheduleRepository
 from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.clock import SleepingClock
 from aion_es.engine.recovery import HORIZON
-from aion_es.engine.schedule_actions import ScheduledActions
+from aion_es.engine.schedule_actions import Look, ScheduledActions
 from aion_es.engine.timers import TimerService
 from aion_es.errors import ConcurrencyConflictError, EngineClosedError, OperationalError
 from aion_es.events.schedule import ScheduleEvent, ScheduleTriggered
-from aion_es.ids import IdSource, RunId, ScheduleId, WorkflowId
+from aion_es.ids import IdSource, RunId, ScheduleId, WorkflowId, deterministic_event_id
 from aion_es.schedules.naming import schedule_of
 from aion_es.schedules.policies import Overlap
 
@@ -32,7 +33,8 @@ _LOG: Final = logging.getLogger("aion_es.schedules")
 AT_ONCE: Final = 32
 """Schedules that are worked on at once; more wait."""
 _MANY_OPEN: Final = 32
-"""With so many actions of unknown end it is looked which of them have ended, although the policy does not ask."""
+"""With more actions of unknown end it is looked which of them have ended, although the policy does not ask: once
+after each checkpoint, since at every due time it would be read of all that run."""
 _RETRY_AFTER: Final = timedelta(seconds=1)
 
 Decide = Callable[[Schedule, datetime], object]
@@ -72,7 +74,7 @@ class ScheduleDriver:
         self._waiting: set[ScheduleId] = set()  # something is buffered, or may be in a moment
         self._suspect: set[ScheduleId] = set()  # something that was taken may not have been started
         self._without_code: set[ScheduleId] = set()
-        self._own: set[tuple[ScheduleId, int]] = set()  # recorded here, and not yet heard of
+        self._own: set[UUID] = set()  # ids of events that are recorded here and not yet heard of
         self._group: asyncio.TaskGroup | None = None
         self._workers = 0
         self._idle = asyncio.Event()
@@ -116,10 +118,10 @@ class ScheduleDriver:
         if schedule_id is not None and schedule_id in self._waiting:
             self.ready(schedule_id)
 
-    def was_recorded_here(self, schedule_id: ScheduleId, revision: int) -> bool:
+    def was_recorded_here(self, event_id: UUID) -> bool:
         """Return whether an event that was heard of is of this engine's doing; asked once for each."""
-        known = (schedule_id, revision) in self._own
-        self._own.discard((schedule_id, revision))
+        known = event_id in self._own
+        self._own.discard(event_id)
         return known
 
     def code_arrived(self) -> None:
@@ -143,14 +145,14 @@ class ScheduleDriver:
         schedule_id: ScheduleId,
         decide: Decide,
         *,
-        running: frozenset[WorkflowId] = frozenset(),
+        look: Look | None = None,
     ) -> ExecutedSchedule:
         """Give a command to a schedule, carry out what it decided, and return what came of it.
 
         Args:
             schedule_id: Which.
             decide: Gives the command.
-            running: The actions that run, if what is decided depends on it.
+            look: What was seen of the actions, if what is decided depends on it.
 
         Raises:
             DomainError: It was refused; nothing was recorded.
@@ -160,22 +162,29 @@ class ScheduleDriver:
         """
         if self._closed:
             raise EngineClosedError
-        noted: list[int] = []
+        command_id = self._ids.new()
+        noted: set[UUID] = set()
 
         def once(schedule: Schedule) -> None:
-            self._unnote(schedule_id, noted)
+            self._own.difference_update(noted)  # of a try that lost its race
             decide(schedule, self._clock.now())
-            self._note(schedule, noted)
+            noted.update(self._note(schedule, command_id))
 
         try:
-            executed = await self._schedules.execute(schedule_id, once)
+            executed = await self._schedules.execute(schedule_id, once, command_id=command_id)
         except BaseException:
-            self._unnote(schedule_id, noted)
+            self._own.difference_update(noted)
             raise
-        await self._carry_out(executed.schedule, executed.events, running)
+        try:
+            await self._carry_out(executed.schedule, executed.events, look)
+        except BaseException:
+            self.suspect(schedule_id)
+            raise
         self._settle(executed.schedule)
-        if executed.schedule.exists and executed.schedule.state.buffered:
-            self.ready(schedule_id)  # what it waits for may have ended already
+        is_waiting = executed.schedule.exists and executed.schedule.state.buffered
+        if is_waiting or schedule_id in self._suspect or schedule_id in self._busy:
+            # What it waits for may have ended, or come, and a turn under way does not know of this.
+            self.ready(schedule_id)
         return executed
 
     def moment(self, running: frozenset[WorkflowId] | None) -> Moment:
@@ -230,27 +239,27 @@ class ScheduleDriver:
 
     async def _turn(self, schedule_id: ScheduleId) -> None:
         """Decide what is due until nothing is, and carry it out."""
+        is_suspect = schedule_id in self._suspect
+        # Before reading: whatever is suspected from here on is for the next turn to look into.
+        self._suspect.discard(schedule_id)
         schedule = await self._schedules.load(schedule_id)
-        while schedule.exists and self._is_ours(schedule_id, schedule.state):
-            running = await self._look(schedule_id, schedule.state)
-            moment = self.moment(running)
-            noted: list[int] = []
+        while schedule.exists:
+            if not self._is_ours(schedule_id, schedule.state):
+                if is_suspect:
+                    self._suspect.add(schedule_id)  # until it is
+                break
+            look = await self._look(schedule_id, schedule.state, is_suspect)
+            moment = self.moment(None if look is None else look.running)
             events = schedule.take_due(moment, at=moment.now)
-            self._note(schedule, noted)
             try:
-                await self._schedules.save(schedule)
+                await self._save(schedule)
             except ConcurrencyConflictError:
-                self._unnote(schedule_id, noted)
                 schedule = await self._schedules.load(schedule_id)
                 continue
-            except BaseException:
-                self._unnote(schedule_id, noted)
-                raise
-            await self._carry_out(schedule, events, running or frozenset())
+            await self._carry_out(schedule, events, look)
             due = schedule.state.next_due(schedule_id)
             if not events or due is None or due[1] > moment.now:
                 break
-        self._suspect.discard(schedule_id)
         self._settle(schedule)
 
     def _is_ours(self, schedule_id: ScheduleId, state: ScheduleState) -> bool:
@@ -258,6 +267,7 @@ class ScheduleDriver:
         if state.plan is None:
             return False
         if self._actions.can_start(state.plan.action):
+            self._without_code.discard(schedule_id)
             return True
         if schedule_id not in self._without_code:
             self._without_code.add(schedule_id)
@@ -266,42 +276,44 @@ class ScheduleDriver:
         return False
 
     async def _look(
-        self, schedule_id: ScheduleId, state: ScheduleState
-    ) -> frozenset[WorkflowId] | None:
+        self, schedule_id: ScheduleId, state: ScheduleState, is_suspect: bool
+    ) -> Look | None:
         """Return which actions still run, if the decision depends on it, or it is time to know."""
         allows_all = state.plan is None or state.plan.overlap is Overlap.ALLOW_ALL
         if not allows_all or state.buffered:
             self._waiting.add(
                 schedule_id
             )  # before looking: what closes meanwhile must not be missed
-        elif len(state.open) <= _MANY_OPEN and schedule_id not in self._suspect:
+        elif not is_suspect and (len(state.open) <= _MANY_OPEN or state.length > 1):
             return None
         return await self._actions.look(schedule_id, state)
 
     async def _carry_out(
-        self, schedule: Schedule, events: Iterable[ScheduleEvent], running: frozenset[WorkflowId]
+        self, schedule: Schedule, events: Iterable[ScheduleEvent], look: Look | None
     ) -> None:
         """Start what was taken, and see to the end of what stands in the way of what waits."""
         taken = [event for event in events if isinstance(event, ScheduleTriggered)]
         if not schedule.exists:
             return
         if taken:
-            try:
-                await self._actions.start(schedule.schedule_id, schedule.state, taken)
-            except BaseException:
-                self._suspect.add(schedule.schedule_id)
-                raise
+            await self._actions.start(schedule.schedule_id, schedule.state, taken)
         if schedule.state.buffered:
             how = schedule.state.buffered[-1].previous
             if how != "wait":
-                in_the_way = running | {event.workflow_id for event in taken}
+                in_the_way = {event.workflow_id for event in taken}
+                if look is not None:
+                    in_the_way |= look.still_running(schedule.state)
                 await self._actions.end(schedule.schedule_id, in_the_way, how)
 
     def _settle(self, schedule: Schedule) -> None:
         """Wait for what comes next: the next due time, or the end of what runs."""
         schedule_id = schedule.schedule_id
-        due = schedule.state.next_due(schedule_id) if schedule.exists else None
-        if due is None or schedule_id in self._without_code:
+        if not schedule.exists:
+            self._without_code.discard(schedule_id)
+            self._suspect.discard(schedule_id)
+        is_ours = schedule.exists and self._is_ours(schedule_id, schedule.state)
+        due = schedule.state.next_due(schedule_id) if is_ours else None
+        if due is None:
             self._timers.discard(("schedule", schedule_id))
         else:
             self.arm(schedule_id, due[1])
@@ -310,12 +322,22 @@ class ScheduleDriver:
 
     # ------------------------------------------------------------- what was recorded by itself
 
-    def _note(self, schedule: Schedule, noted: list[int]) -> None:
-        """Remember what is about to be recorded, so that hearing of it says nothing new."""
-        first = schedule.revision + 1
-        noted += range(first, first + len(schedule.uncommitted))
-        self._own.update((schedule.schedule_id, revision) for revision in noted)
+    async def _save(self, schedule: Schedule) -> None:
+        """Record what was decided, as this engine's."""
+        command_id = self._ids.new()
+        noted = self._note(schedule, command_id)
+        try:
+            await self._schedules.save(schedule, command_id=command_id)
+        except BaseException:
+            self._own.difference_update(noted)
+            raise
 
-    def _unnote(self, schedule_id: ScheduleId, noted: list[int]) -> None:
-        self._own.difference_update((schedule_id, revision) for revision in noted)
-        noted.clear()
+    def _note(self, schedule: Schedule, command_id: str) -> set[UUID]:
+        """Remember what is about to be recorded, so that hearing of it says nothing new; return its ids."""
+        stream = self._schedules.stream(schedule.schedule_id)
+        noted = {
+            deterministic_event_id(stream, command_id, ordinal)
+            for ordinal in range(len(schedule.uncommitted))
+        }
+        self._own |= noted
+        return noted

@@ -55,19 +55,6 @@ class DueSchedule(NamedTuple):
     schedule_id: ScheduleId
 
 
-class OwedSchedule(NamedTuple):
-    """A schedule that owes something.
-
-    Attributes:
-        has_unstarted: Of some action that was taken, no start was seen.
-        has_buffered: Something waits for the end of earlier actions.
-    """
-
-    schedule_id: ScheduleId
-    has_unstarted: bool
-    has_buffered: bool
-
-
 class ScheduleIndex:
     """The `schedules` rows of one read model, read only. Every method raises `StoreError` if it does not answer."""
 
@@ -138,24 +125,21 @@ class ScheduleIndex:
 
     async def owed(
         self, *, after: ScheduleId | None = None, limit: int = 1_000
-    ) -> list[OwedSchedule]:
+    ) -> list[ScheduleId]:
         """Return the schedules that owe a start, or let something wait, by id, at most `limit`.
 
         Raises:
             StoreError: The read model does not answer.
         """
         query = (
-            select(SCHEDULES.c.schedule_id, SCHEDULES.c.unstarted, SCHEDULES.c.buffered)
+            select(SCHEDULES.c.schedule_id)
             .where(OWED)
             .order_by(SCHEDULES.c.schedule_id)
             .limit(limit)
         )
         if after is not None:
             query = query.where(SCHEDULES.c.schedule_id > after)
-        return [
-            OwedSchedule(ScheduleId(row[0]), row[1] is not None, row[2] is not None)
-            for row in await self._rows(query)
-        ]
+        return [ScheduleId(row[0]) for row in await self._rows(query)]
 
     async def _rows(self, query: Executable) -> list[Any]:
         return await self._read_model.read(lambda connection: list(connection.execute(query)))

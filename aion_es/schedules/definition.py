@@ -1,11 +1,11 @@
 """A schedule as its author writes it: `Schedule(id=…, spec=…, action=Start(…))`."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.schedules.calendar import Calendar
 from aion_es.schedules.config import DEFAULT_CATCH_UP_WINDOW
 from aion_es.schedules.cron import Cron
@@ -23,7 +23,7 @@ class Start:
     Attributes:
         workflow: A workflow function, or the name of its type.
         input: Of the declared type; the same for every run.
-        attributes: Search attributes to begin with, by `SearchAttribute` or by registered name.
+        attributes: Search attributes to begin with, as `Engine.start` takes them.
         memo: Anything to keep beside the runs, as plain JSON.
         run_timeout: A run is timed out after this long.
         execution_timeout: A chain of runs is timed out after this long.
@@ -32,7 +32,7 @@ class Start:
 
     workflow: Callable[..., Awaitable[Any]] | str
     input: Any
-    attributes: Mapping[SearchAttribute[Any] | str, Any]
+    attributes: SearchAttributeValues
     memo: Any
     run_timeout: timedelta | None
     execution_timeout: timedelta | None
@@ -45,7 +45,7 @@ class Start:
         input: I,
         /,
         *,
-        attributes: Mapping[SearchAttribute[Any] | str, Any] | None = None,
+        attributes: SearchAttributeValues | None = None,
         memo: object = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
@@ -57,7 +57,7 @@ class Start:
         workflow: Callable[[Any], Awaitable[Any]],
         /,
         *,
-        attributes: Mapping[SearchAttribute[Any] | str, Any] | None = None,
+        attributes: SearchAttributeValues | None = None,
         memo: object = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
@@ -70,7 +70,7 @@ class Start:
         input: object = None,
         /,
         *,
-        attributes: Mapping[SearchAttribute[Any] | str, Any] | None = None,
+        attributes: SearchAttributeValues | None = None,
         memo: object = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
@@ -82,7 +82,7 @@ class Start:
         input: Any = None,
         /,
         *,
-        attributes: Mapping[SearchAttribute[Any] | str, Any] | None = None,
+        attributes: SearchAttributeValues | None = None,
         memo: object = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,

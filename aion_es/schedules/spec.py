@@ -74,8 +74,8 @@ class Spec(SpecForm):
         super().__init__(
             times=tuple(times) if isinstance(times, Sequence) else (times,),
             exclude=tuple(exclude),
-            start_at=_in_utc("start_at", start_at),
-            end_at=_in_utc("end_at", end_at),
+            start_at=_bound("start_at", start_at),
+            end_at=_bound("end_at", end_at),
             jitter=jitter,
             limit=limit,
         )
@@ -89,11 +89,18 @@ class Spec(SpecForm):
             raise InvalidArgumentError("limit", f"must be at least 1, got {self.limit}")
 
 
-def _in_utc(name: str, instant: datetime | str | None) -> datetime | None:
-    if instant is None:
-        return None
+def _bound(name: str, instant: datetime | str | None) -> datetime | None:
     if isinstance(instant, str):  # as it was recorded
         instant = datetime.fromisoformat(instant)
+    return None if instant is None else in_utc(name, instant)
+
+
+def in_utc(name: str, instant: datetime) -> datetime:
+    """Return the same instant in UTC.
+
+    Raises:
+        InvalidArgumentError: It is naive; names `name`.
+    """
     if instant.utcoffset() is None:
         raise InvalidArgumentError(name, f"must be timezone-aware, got naive {instant.isoformat()}")
     return instant.astimezone(UTC)

@@ -435,7 +435,7 @@ async def test_schedules_are_listed_by_id_paused_or_not_and_by_what_they_start(
             id="no workflow",
         ),
         pytest.param(
-            Schedule(id="x", spec=Cron("@daily"), action=Start(waits, attributes={customer: 5})),
+            Schedule(id="x", spec=Cron("@daily"), action=Start(waits, attributes={customer: 5})),  # type: ignore[arg-type]  # a type checker refuses it too
             AttributeTypeError,
             id="attribute",
         ),
@@ -443,6 +443,13 @@ async def test_schedules_are_listed_by_id_paused_or_not_and_by_what_they_start(
             Schedule(id="x", spec=Cron("@daily"), action=Start(waits, run_timeout=timedelta(0))),
             InvalidArgumentError,
             id="timeout",
+        ),
+        pytest.param(
+            Schedule(
+                id="x", spec=Cron("@daily"), action=Start(waits, execution_timeout=timedelta.max)
+            ),
+            InvalidArgumentError,
+            id="timeout past all time",
         ),
         pytest.param(
             Schedule(id="x", spec=Cron("@daily"), action=Start(waits), catch_up_window=-MINUTE),
