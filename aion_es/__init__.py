@@ -22,7 +22,7 @@ from aion_es.errors import (
     RetryableError,
     SignalDeliveryError,
 )
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttribute, SearchAttributeValues
 from aion_es.events.values import RetryPolicy
 from aion_es.payload import Payload
 from aion_es.remote import Client
@@ -44,6 +44,7 @@ __all__ = [
     "RetryPolicy",
     "RetryableError",
     "SearchAttribute",
+    "SearchAttributeValues",
     "Signal",
     "SignalDeliveryError",
     "WorkflowDescription",

@@ -6,6 +6,7 @@ it is refused before anything is recorded, where the mistake is, with its path.
 """
 
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 from typing_extensions import TypeForm
 
 from aion_es.errors import PayloadError
@@ -124,6 +125,8 @@ _INT64: Final = 2**63
 _NOT_FINITE: Final = "NaN and infinities cannot be written as JSON"
 _ABOUT_A_NAME: Final = frozenset({"missing", "extra_forbidden"})
 """Mistakes whose path ends in a name that is not, or should not be, in the value."""
+
+_NAME: Final = re.compile(r"\w+")
 
 _MAX_DEPTH: Final = 180
 """pydantic's JSON parser gives up at 200 levels, and an event puts a few of its own around a payload."""
@@ -293,13 +296,29 @@ def _path(value: object, location: Sequence[int | str], named: bool) -> str:
     """Return where `location` points; pydantic's labels in it (a union's member) are no steps."""
     path, here = "$", value
     for index, label in enumerate(location):
-        parts = {str(key): (step, item) for key, step, item in _parts(here)}
-        if str(label) in parts:
-            step, here = parts[str(label)]
+        found = _part_at(here, label)
+        if found is not None:
+            step, here = found
             path += step
         elif named and index == len(location) - 1:
-            path += f".{label}"
+            path += _step(label)
     return path
+
+
+def _part_at(value: object, label: int | str) -> tuple[str, object] | None:
+    """Return step and thing of the part of `value` that pydantic calls `label`.
+
+    It calls a key that is neither `str` nor `int` by its `repr`, a bool by its number, and in JSON every key
+    by its text there.
+    """
+    parts = list(_parts(value))
+    for key, step, item in parts:
+        if type(key) is type(label) and key == label:
+            return step, item
+    for key, step, item in parts:
+        if str(label) in {_key(key), _text(key), str(int(key)) if isinstance(key, bool) else ""}:
+            return step, item
+    return None
 
 
 def _unwritable(what: str, value: object, error: BaseException) -> PayloadError:
@@ -405,7 +424,7 @@ def _parts(value: object) -> Iterator[tuple[object, str, object]]:
     """Yield key, step of the path, and each thing that `value` is made of; nothing for a scalar."""
     if isinstance(value, dict):
         for key, item in cast("dict[object, object]", value).items():
-            yield key, f".{key}", item
+            yield key, _step(key), item
     elif isinstance(value, list | tuple | set | frozenset):
         for index, item in enumerate(cast("Iterable[object]", value)):
             yield index, f"[{index}]", item
@@ -427,9 +446,30 @@ def _attributes(value: object) -> dict[str, object]:
     return {}
 
 
-def _named(value: object) -> str:
+def _step(key: object) -> str:
+    """Return the step of a path that goes to `key`: in brackets where a name could not stand."""
+    text = _key(key)
+    return f".{text}" if _NAME.fullmatch(text) else f"[{text!r}]"
+
+
+def _key(key: object) -> str:
+    """Return the text that stands for `key` in JSON; what Python says of it, if none does."""
+    if isinstance(key, str):
+        return str.__str__(key)
     try:
-        text = repr(value)
+        names: dict[str, None] = to_jsonable_python({key: None})
+    except (ValueError, TypeError):
+        return _text(key)
+    return next(iter(names))
+
+
+def _text(value: object) -> str:
+    try:
+        return repr(value)
     except Exception:  # noqa: BLE001 - somebody else's __repr__ must not hide what went wrong
-        text = "…"
+        return f"<unprintable {type(value).__name__} object>"  # as pydantic calls it
+
+
+def _named(value: object) -> str:
+    text = _text(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}"

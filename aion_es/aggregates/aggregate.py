@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 from aion_es.events.base import Event
+from aion_es.events.codec import encode
 from aion_es.events.metadata import Envelope
 from aion_es.ids import RunId
 
@@ -36,12 +37,13 @@ class Aggregate(ABC, Generic[E]):
         uncommitted: What the commands added since, in order.
     """
 
-    __slots__ = ("id", "revision", "uncommitted")
+    __slots__ = ("_encoded", "id", "revision", "uncommitted")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.revision = -1
         self.uncommitted: list[Pending[E]] = []
+        self._encoded: list[bytes] = []
 
     def replay(self, envelope: Envelope[E]) -> None:
         """Take in one recorded event; they come in the order of the stream."""
@@ -54,7 +56,20 @@ class Aggregate(ABC, Generic[E]):
         What was decided while their append was under way stays uncommitted.
         """
         self.revision = revision
-        del self.uncommitted[: len(self.uncommitted) if count is None else count]
+        saved = len(self.uncommitted) if count is None else count
+        del self.uncommitted[:saved]
+        del self._encoded[:saved]
+
+    def data_of(self, ordinal: int) -> bytes:
+        """Return the data of an uncommitted event as it will be recorded. It is encoded once, whoever asks first.
+
+        Raises:
+            PydanticSerializationError, ValueError: A value in it cannot be written as JSON.
+        """
+        encoded = self._encoded
+        while len(encoded) <= ordinal:
+            encoded.append(encode(self.uncommitted[len(encoded)].event))
+        return encoded[ordinal]
 
     def _record(self, events: tuple[E, ...], at: datetime) -> tuple[E, ...]:
         """Evolve over `events` and keep them for the append."""

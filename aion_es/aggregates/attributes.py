@@ -14,6 +14,7 @@ from aion_es.errors import (
 )
 from aion_es.events.attributes import (
     SearchAttribute,
+    SearchAttributeValues,
     check_attribute_name,
     check_attribute_value,
     to_attribute,
@@ -131,9 +132,7 @@ class AttributeSchema:
         self._unclaimed.pop(name, None)
         self._absent.discard(name)
 
-    def typed(
-        self, attributes: Mapping[SearchAttribute[Any] | str, object | None]
-    ) -> dict[str, AttributeUpdate]:
+    def typed(self, attributes: SearchAttributeValues) -> dict[str, AttributeUpdate]:
         """Return the values as they are recorded; `None` stays, and removes.
 
         A `SearchAttribute` key registers itself, and is unclaimed; a name must be registered, and is
@@ -191,7 +190,7 @@ class AttributeSchema:
 
 
 def is_recorded_as(
-    given: Mapping[SearchAttribute[Any] | str, object | None],
+    given: SearchAttributeValues,
     recorded: Mapping[str, AttributeUpdate],
 ) -> bool:
     """Return whether `recorded` is what these values were recorded as, whatever is registered now."""

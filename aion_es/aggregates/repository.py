@@ -24,7 +24,7 @@ from typing import (
 
 from pydantic_core import PydanticSerializationError
 
-from aion_es.aggregates.aggregate import Aggregate, Pending
+from aion_es.aggregates.aggregate import Aggregate
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.retries import DEFAULT_RETRIES, RetrySettings
 from aion_es.aggregates.schedule import Schedule
@@ -45,7 +45,6 @@ from aion_es.events.codec import (
     decode_envelope,
     decode_history,
     decode_metadata,
-    encode,
 )
 from aion_es.events.metadata import Envelope, EventMetadata, activated_form
 from aion_es.events.schedule import ScheduleEvent
@@ -62,6 +61,7 @@ from aion_es.ids import (
     deterministic_event_id,
     workflow_stream,
 )
+from aion_es.metrics import append_timer, is_measuring
 from aion_es.store.port import (
     NO_STREAM,
     Appended,
@@ -155,6 +155,7 @@ class Repository(ABC, Generic[A, E]):
         self._namespace = check_namespace(namespace)
         self._ids = ids if ids is not None else UUIDv7Source()
         self._retries = retries
+        self._measures = is_measuring()
 
     @abstractmethod
     def _new(self, id: str) -> A: ...
@@ -226,7 +227,7 @@ class Repository(ABC, Generic[A, E]):
 
     def _prepare(self, aggregate: A, origin: Origin, *, activated: bool) -> PreparedAppend:
         stream = self._stream(aggregate.id)
-        batch, total = self._encode(stream, aggregate.id, aggregate.uncommitted, origin, activated)
+        batch, total = self._encode(stream, aggregate, origin, activated)
         limit = self._store.limits.max_append_bytes
         if total > limit:
             what = f"append of {len(batch)} events ({batch[0].type} …) to {aggregate.id!r}"
@@ -238,41 +239,57 @@ class Repository(ABC, Generic[A, E]):
     def _encode(
         self,
         stream: StreamName,
-        id: str,
-        pending: Sequence[Pending[E]],
+        aggregate: Aggregate[E],
         origin: Origin,
         activated: bool,
+        traceparents: Sequence[str | None] | None = None,
     ) -> tuple[list[NewEvent], int]:
         command_id = origin.command_id if origin.command_id is not None else self._ids.new()
-        correlation_id = origin.correlation_id if origin.correlation_id is not None else id
+        name, pending = aggregate.id, aggregate.uncommitted
+        correlation_id = origin.correlation_id if origin.correlation_id is not None else name
         limits = self._store.limits
         last = len(pending) - 1
         total = 0
         batch: list[NewEvent] = []
-        written: tuple[datetime, RunId | None] | None = None
+        written: tuple[datetime, RunId | None, str | None] | None = None
         metadata = b""
+        traceparent = origin.traceparent
         for ordinal, (event, at, run_id) in enumerate(pending):
-            if written != (at, run_id):  # most events of a batch share their metadata
-                written = (at, run_id)
+            if traceparents is not None:
+                traceparent = traceparents[ordinal]
+            if written != (at, run_id, traceparent):  # most events of a batch share their metadata
+                written = (at, run_id, traceparent)
                 metadata = EventMetadata(
-                    at, run_id, origin.causation_id, correlation_id, origin.traceparent
+                    at, run_id, origin.causation_id, correlation_id, traceparent
                 ).to_bytes()
             new = NewEvent(
                 deterministic_event_id(stream, command_id, ordinal),
                 type(event).__name__,
-                _encoded(event, id),
+                _encoded(aggregate, ordinal),
                 activated_form(metadata) if activated and ordinal == last else metadata,
             )
             size = new.size
             if size > limits.max_event_bytes:
-                raise PayloadTooLargeError(size, limits.max_event_bytes, f"{new.type} of {id!r}")
+                raise PayloadTooLargeError(size, limits.max_event_bytes, f"{new.type} of {name!r}")
             total += size
             batch.append(new)
         return batch, total
 
+    async def _append_once(self, prepared: PreparedAppend) -> Appended:
+        if not self._measures:
+            return await self._store.append(*prepared)
+        ended = append_timer()
+        try:
+            appended = await self._store.append(*prepared)
+        except BaseException as error:
+            ended(error)
+            raise
+        ended(None)
+        return appended
+
     async def _append(self, prepared: PreparedAppend) -> Appended:
         try:
-            return await self._store.append(*prepared)
+            return await self._append_once(prepared)
         except StoreUnavailableError as error:
             if self._retries.attempts <= 1:
                 raise
@@ -281,7 +298,7 @@ class Repository(ABC, Generic[A, E]):
         async def again() -> Appended:
             nonlocal unknown
             try:
-                return await self._store.append(*prepared)
+                return await self._append_once(prepared)
             except StoreUnavailableError as error:
                 unknown = unknown or error.outcome_unknown
                 raise
@@ -356,11 +373,11 @@ def _decoded(newest_first: list[RecordedEvent]) -> list[Envelope[Any]]:
     return decode_history(newest_first[::-1])
 
 
-def _encoded(event: Event, id: str) -> bytes:
+def _encoded(aggregate: Aggregate[Any], ordinal: int) -> bytes:
     try:
-        return encode(event)
+        return aggregate.data_of(ordinal)
     except (PydanticSerializationError, ValueError) as error:
-        what = f"{type(event).__name__} of {id!r}"
+        what = f"{type(aggregate.uncommitted[ordinal].event).__name__} of {aggregate.id!r}"
         raise PayloadError(what, "$", f"cannot be written as JSON: {error}") from error
 
 
@@ -541,20 +558,26 @@ class WorkflowRepository(Repository[Workflow, WorkflowEvent]):
         *,
         command_id: str,
         activated: bool,
-        traceparent: str | None = None,
+        traceparents: Sequence[str | None] | None = None,
     ) -> list[PreparedAppend]:
         """Return the appends of what the aggregate holds uncommitted, for `submit`, in order.
 
         One, unless it is larger than the store takes at once. Then it is cut between events: a history
         that ends behind one of the cuts is a right one, and replay derives the rest anew.
 
+        Args:
+            workflow: As it was loaded, with what its commands added.
+            command_id: Identity of the command: the events' ids derive from it.
+            activated: The run's code has seen everything up to the last of these events.
+            traceparents: W3C trace context of each event; `None` for none at all.
+
         Raises:
             PayloadTooLargeError: An event exceeds what the store accepts.
             PayloadError: A value cannot be written as JSON.
         """
-        origin = Origin(command_id, None, None, traceparent)
+        origin = Origin(command_id, None, None, None)
         stream = self._stream(workflow.id)
-        batch, total = self._encode(stream, workflow.id, workflow.uncommitted, origin, activated)
+        batch, total = self._encode(stream, workflow, origin, activated, traceparents)
         expected = workflow.revision if workflow.revision >= 0 else NO_STREAM
         limit = self._store.limits.max_append_bytes
         if total <= limit:
@@ -571,7 +594,16 @@ class WorkflowRepository(Repository[Workflow, WorkflowEvent]):
         Raises:
             What `EventWriter.submit` raises; so does the future.
         """
-        return self._store.submit(*prepared)
+        if not self._measures:
+            return self._store.submit(*prepared)
+        ended = append_timer()
+        answer = self._store.submit(*prepared)
+        answer.add_done_callback(
+            lambda answer: ended(
+                asyncio.CancelledError() if answer.cancelled() else answer.exception()
+            )
+        )
+        return answer
 
     async def execute(
         self,

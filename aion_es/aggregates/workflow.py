@@ -17,9 +17,11 @@ from aion_es.aggregates import (
 from aion_es.aggregates.aggregate import Aggregate
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.guards import require_utc
+from aion_es.aggregates.history_size import HistorySize
 from aion_es.aggregates.lifecycle import StartWorkflow
 from aion_es.aggregates.state import WorkflowState, evolve
 from aion_es.errors import WorkflowNotFoundError
+from aion_es.events.metadata import Envelope
 from aion_es.events.values import (
     ActivityFailure,
     ActivityTimeouts,
@@ -30,7 +32,7 @@ from aion_es.events.values import (
     RetryPolicy,
     SignalMessage,
 )
-from aion_es.events.workflow import WorkflowEvent
+from aion_es.events.workflow import WorkflowEvent, WorkflowStarted
 from aion_es.ids import (
     DEFAULT_TASK_QUEUE,
     ActivityId,
@@ -70,7 +72,7 @@ class Workflow(Aggregate[WorkflowEvent]):
         schema: The search attributes that may be set.
     """
 
-    __slots__ = ("_state", "schema", "workflow_id")
+    __slots__ = ("_size", "_state", "schema", "workflow_id")
 
     def __init__(self, workflow_id: WorkflowId, *, schema: AttributeSchema | None = None) -> None:
         """Begin with no history.
@@ -86,6 +88,7 @@ class Workflow(Aggregate[WorkflowEvent]):
         self.workflow_id = workflow_id
         self.schema = schema if schema is not None else AttributeSchema()
         self._state: WorkflowState | None = None
+        self._size = HistorySize()
 
     @property
     def exists(self) -> bool:
@@ -110,7 +113,40 @@ class Workflow(Aggregate[WorkflowEvent]):
         if shift and self.state.started_revision > self.revision:
             # A deleted stream was begun again: its revisions go on where it ended.
             self.state.started_revision += shift
+        if appended:
+            self.data_of(appended - 1)  # encoded for the append; if not, now
+            self._add_sizes([len(data) for data in self._encoded[:appended]], revision)
         super().mark_saved(revision, appended)
+
+    def replay(self, envelope: Envelope[WorkflowEvent]) -> None:
+        """Take in one recorded event; they come in the order of the stream."""
+        super().replay(envelope)
+        if type(envelope.event) is WorkflowStarted:
+            self._size.clear()
+        self._size.add((envelope.size,))
+
+    def history_bytes(self, length: int) -> int:
+        """Return the bytes of the data of the first `length` events of the current run, uncommitted ones included.
+
+        It follows from the events alone: before and after their append, and read again, it is the same.
+        """
+        started = self.state.started_revision
+        recorded = max(0, self.revision - started + 1)
+        if length <= recorded:
+            return self._size.of_first(max(0, length))
+        # Uncommitted ones before the first are of an earlier run.
+        first = max(0, started - self.revision - 1)
+        waiting = range(first, first + length - recorded)
+        before = self._size.of_first(recorded) if recorded else 0
+        return before + sum(len(self.data_of(ordinal)) for ordinal in waiting)
+
+    def _add_sizes(self, sizes: list[int], revision: int) -> None:
+        """Take in the sizes of what was recorded, up to `revision`; what is of an earlier run no longer counts."""
+        own = revision - self.state.started_revision + 1
+        if own <= len(sizes):
+            self._size.clear()
+            sizes = sizes[len(sizes) - max(0, own) :]
+        self._size.add(sizes)
 
     def signal_read(self, signal_id: SignalId) -> None:
         """Say that the code took a signal: it is not carried into the next run. Not an event; replay repeats it."""

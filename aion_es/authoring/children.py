@@ -1,13 +1,13 @@
 """Children: what an author may say when one is started, and the handle that the code holds."""
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, overload
 
 from aion_es.authoring.channels import Signal
 from aion_es.authoring.definitions import Cancellation
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.events.values import ParentClose
 from aion_es.ids import WorkflowId
 from aion_es.payload import Payload
@@ -26,14 +26,15 @@ class ChildOptions(TypedDict, total=False):
             `abandon`.
         cancellation: What cancelling its await does. Default: `try_cancel`.
         task_queue: Recorded with it. Default: that of its definition.
-        attributes: Search attributes that it begins with.
+        attributes: Search attributes that it begins with, as `Context.set_attributes` takes them; `None`
+            leaves one out.
     """
 
     id: str
     parent_close: ParentClose
     cancellation: Cancellation
     task_queue: str
-    attributes: Mapping[SearchAttribute[Any] | str, Any]
+    attributes: SearchAttributeValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class ChildRequest:
     parent_close: ParentClose
     cancellation: Cancellation
     task_queue: str
-    attributes: Mapping[SearchAttribute[Any] | str, Any]
+    attributes: SearchAttributeValues
     read_result: Callable[[Payload], Any]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
@@ -20,7 +20,7 @@ from aion_es.authoring.definitions import (
 )
 from aion_es.authoring.runtime import WorkflowInfo, WorkflowRuntime
 from aion_es.errors import InvalidArgumentError
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.ids import DEFAULT_TASK_QUEUE, TimerId
 from aion_es.payload import Payload, decoder, encoder, inline
 
@@ -384,8 +384,12 @@ class Context:
 
     # -------------------------------------------------------------------- attributes, runs
 
-    def set_attributes(self, attributes: Mapping[SearchAttribute[Any] | str, object]) -> None:
+    def set_attributes(self, attributes: SearchAttributeValues) -> None:
         """Set search attributes; `None` removes one.
+
+        Args:
+            attributes: A dict of keys of one type, `{customer: "ana"}`, or of registered names; of several types
+                `customer.to("ana") | total.to(3)`.
 
         Raises:
             UnregisteredAttributeError: A name that is a plain `str` is not registered.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, Protocol
@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 from aion_es.authoring.channels import Query
 from aion_es.authoring.children import ChildRequest
 from aion_es.authoring.definitions import ActivityDefinition, ActivitySettings
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.events.values import WorkflowRef
 from aion_es.ids import RunId, TimerId, WorkflowId
 from aion_es.payload import Payload
@@ -19,11 +19,13 @@ from aion_es.payload import Payload
 
 @dataclass(frozen=True, slots=True)
 class WorkflowInfo:
-    """What a run knows about itself.
+    """What a run knows about itself. There is no attempt in it: activities are retried, runs are not.
 
     Attributes:
         history_length: Events of this run so far.
-        continue_as_new_suggested: The history is long enough that a new run would be cheaper to replay.
+        history_bytes: Bytes of their data, as JSON. (Visibility's `HistorySizeBytes` counts their metadata too.)
+        continue_as_new_suggested: The history is long enough that a new run would be cheaper to replay: from
+            10,000 events on, whatever their bytes.
     """
 
     workflow_id: WorkflowId
@@ -36,6 +38,7 @@ class WorkflowInfo:
     task_queue: str
     started_at: datetime
     history_length: int
+    history_bytes: int
     continue_as_new_suggested: bool
 
 
@@ -99,7 +102,7 @@ class WorkflowRuntime(Protocol):
         """Take the handler of a query."""
         ...
 
-    def set_attributes(self, attributes: Mapping[SearchAttribute[Any] | str, object]) -> None:
+    def set_attributes(self, attributes: SearchAttributeValues) -> None:
         """Command search attributes."""
         ...
 

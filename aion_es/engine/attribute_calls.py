@@ -7,12 +7,12 @@ leaves nothing else behind, it is recorded too, as a marker.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from aion_es.aggregates.attributes import AttributeSchema, is_recorded_as
 from aion_es.engine.commands import RecordMarker, SetAttributes
 from aion_es.errors import UnregisteredAttributeError
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.events.values import AttributeUpdate
 from aion_es.events.workflow import MarkerRecorded, SearchAttributesUpdated, WorkflowEvent
 from aion_es.payload import Payload
@@ -20,7 +20,6 @@ from aion_es.payload import Payload
 REFUSED: Final = "unregistered attribute"
 """Name of the marker of a call that was refused."""
 
-Given: TypeAlias = Mapping[SearchAttribute[Any] | str, object]
 _Recorded: TypeAlias = Mapping[str, AttributeUpdate] | UnregisteredAttributeError
 
 
@@ -39,7 +38,7 @@ class AttributeCalls:
             elif isinstance(event, MarkerRecorded) and event.name == REFUSED and event.value:
                 self._recorded.append(UnregisteredAttributeError(**event.value.data))
 
-    def decide(self, given: Given) -> SetAttributes:
+    def decide(self, given: SearchAttributeValues) -> SetAttributes:
         """Return the command that a call makes.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.engine.commands import RecordMarker
 from aion_es.errors import UnregisteredAttributeError, WorkflowTypeNotFoundError
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.events.values import AttributeValue
 from aion_es.events.workflow import ChildWorkflowStarted, MarkerRecorded, WorkflowEvent
 from aion_es.payload import Payload
@@ -49,7 +49,7 @@ class ChildCalls:
                 self._recorded.append(_read(event.value.data))
 
     def decide(
-        self, workflow_type: str, given: Mapping[SearchAttribute[Any] | str, object]
+        self, workflow_type: str, given: SearchAttributeValues
     ) -> tuple[str, Mapping[str, AttributeValue]]:
         """Return the version and the search attributes that a child is started with.
 

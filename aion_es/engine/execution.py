@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal, NoReturn
@@ -41,7 +41,7 @@ from aion_es.engine.commands import (
     ScheduleActivity,
     StartTimer,
 )
-from aion_es.engine.failures import activity_error_of, failure_of
+from aion_es.engine.failures import activity_error_of, failure_of, led_to
 from aion_es.engine.handles import ActivityFuture, TimerFuture
 from aion_es.engine.limits import require_size
 from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowLoop
@@ -60,7 +60,7 @@ from aion_es.errors import (
     UnregisteredAttributeError,
     WorkflowTypeNotFoundError,
 )
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttributeValues
 from aion_es.events.values import SignalMessage
 from aion_es.events.workflow import (
     ActivityCancelled,
@@ -83,6 +83,7 @@ from aion_es.events.workflow import (
 )
 from aion_es.ids import ActivityId, TimerId, WorkflowId, check_id
 from aion_es.payload import NOTHING, Payload
+from aion_es.telemetry import CodeSpan, current
 
 SUGGEST_CONTINUE_AFTER: Final = 10_000
 """Events after which `continue_as_new_suggested` turns true; Temporal warns at the same length."""
@@ -125,6 +126,7 @@ class Surroundings:
         max_payload_bytes: How large a value may be.
         watch: Where it is noted which step is being taken.
         serves: Says whether the engine runs the activities of a task queue.
+        traced: Somebody records spans.
     """
 
     schema: AttributeSchema
@@ -133,6 +135,7 @@ class Surroundings:
     max_payload_bytes: int
     watch: StepWatch = field(default_factory=StepWatch)
     serves: Callable[[str], bool] = lambda _queue: True
+    traced: bool = False
 
 
 class CodeExecution:
@@ -141,6 +144,7 @@ class CodeExecution:
     Attributes:
         disturbed: A query's handler did more than look: this is no longer what replay gives, and must be
             thrown away.
+        span: What is the present span in all tasks of the code; `None` where nobody records.
     """
 
     def __init__(
@@ -150,6 +154,7 @@ class CodeExecution:
         self.workflow = workflow
         self.loop = WorkflowLoop.of(self, workflow.state.run_id)
         self.disturbed = False
+        self.span = CodeSpan(self.is_replaying) if surroundings.traced else None
         self._surroundings = surroundings
         self._main: asyncio.Task[Any] | None = None
         self._finished = False
@@ -322,7 +327,7 @@ class CodeExecution:
                 self._fail(unfit)
 
     def _fail(self, error: BaseException) -> None:
-        roots = [i for e, i in self._failed_activities if _led_to(e, error)]
+        roots = [i for e, i in self._failed_activities if led_to(e, error)]
         self._commands.append(FailRun(failure_of(error), tuple(roots)))
 
     # -------------------------------------------------------------------------------- facts
@@ -336,7 +341,11 @@ class CodeExecution:
             code = self.definition.function(
                 context, self.definition.signature.read_input(event.input)
             )
-        self._main = self.loop.create_task(code)
+        if self.span is None:
+            self._main = self.loop.create_task(code)
+        else:
+            with current(self.span):  # a task keeps the context in which it was made
+                self._main = self.loop.create_task(code)
 
     def _on_activity_completed(self, event: ActivityCompleted) -> None:
         self._unsettled.pop(event.activity_id, None)
@@ -548,7 +557,7 @@ class CodeExecution:
         outcome: Any = "operation_completed" if operation_completed else "timed_out"
         self._commands.append(CompleteWithTimeout(timer_id, outcome))
 
-    def set_attributes(self, attributes: Mapping[SearchAttribute[Any] | str, object]) -> None:
+    def set_attributes(self, attributes: SearchAttributeValues) -> None:
         """See `WorkflowRuntime`."""
         self._require_open()
         try:
@@ -619,6 +628,7 @@ class CodeExecution:
             task_queue=state.task_queue,
             started_at=state.started_at,
             history_length=length,
+            history_bytes=self.workflow.history_bytes(length),
             continue_as_new_suggested=length >= SUGGEST_CONTINUE_AFTER,
         )
 
@@ -671,24 +681,6 @@ class CodeExecution:
     def _require_open(self) -> None:
         if self.loop.is_closed():
             raise EvictedError
-
-
-def _led_to(cause: BaseException, error: BaseException) -> bool:
-    """Return whether `error` is `cause`, was raised from it or while it was handled, or is a group that holds it."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        present = waiting.pop()
-        if present is None or id(present) in seen:
-            continue
-        if present is cause:
-            return True
-        seen.add(id(present))
-        waiting += (present.__cause__, present.__context__)
-        members: tuple[BaseException, ...] = getattr(present, "exceptions", ())
-        if isinstance(present, BaseExceptionGroup):
-            waiting += members
-    return False
 
 
 _NEVER_HELD: Final = frozenset({WorkflowResumed, WorkflowPaused, WorkflowReopened})

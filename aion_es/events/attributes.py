@@ -3,7 +3,7 @@
 import builtins
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, overload
@@ -129,9 +129,80 @@ class SearchAttribute(Comparable[Any], Generic[T]):
     def __hash__(self) -> int:
         return hash(self._identity)
 
+    def to(self, value: T | None) -> "TypedAttributes":
+        """Return this key with a value, to be merged with those of other types: `customer.to("ana") | total.to(3)`.
+
+        Nothing is set by it, and the value is checked where it is given to something that sets it.
+
+        Args:
+            value: `None` removes the attribute, where one may be set already.
+        """
+        return TypedAttributes({self: value})
+
     @property
     def _identity(self) -> tuple[str, str]:
         return self.name, self.type
+
+
+class TypedAttributes(Mapping[SearchAttribute[Any] | str, Any]):
+    """Values of search attributes of any types, each checked against its key: what `SearchAttribute.to` makes.
+
+    A mapping that does not change. `|` merges it with another, or with a dict, into a new one; of two values
+    for one name the later wins. Nobody else makes one: a checker would learn nothing of its values.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[Any, Any]) -> None:
+        self._values: Mapping[SearchAttribute[Any] | str, Any] = values
+
+    def __getitem__(self, key: SearchAttribute[Any] | str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[SearchAttribute[Any] | str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __or__(self, other: "SearchAttributeValues") -> "TypedAttributes":
+        if not isinstance(other, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # not every caller has a checker
+            return NotImplemented
+        return _merged(self, other)
+
+    def __ror__(self, other: "SearchAttributeValues") -> "TypedAttributes":
+        if not isinstance(other, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # see __or__
+            return NotImplemented
+        return _merged(other, self)
+
+    def __repr__(self) -> str:
+        return f"TypedAttributes({self._values!r})"
+
+
+SearchAttributeValues: TypeAlias = (
+    TypedAttributes
+    | Mapping[SearchAttribute[bool], bool | None]
+    | Mapping[SearchAttribute[int], int | None]
+    | Mapping[SearchAttribute[float], float | None]
+    | Mapping[SearchAttribute[str], str | None]
+    | Mapping[SearchAttribute[datetime], datetime | None]
+    | Mapping[SearchAttribute[list[str]], list[str] | tuple[str, ...] | None]
+    | Mapping[str, object]
+)
+"""Search attributes with values, as they are given: a dict of keys of one type, or of registered names whose
+values no checker knows, or what `SearchAttribute.to` makes and `|` merges. `None` removes, or leaves out."""
+
+
+def name_of(key: SearchAttribute[Any] | str) -> str:
+    """Return the name of an attribute that is given by key, or by name."""
+    return key if isinstance(key, str) else key.name
+
+
+def _merged(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> TypedAttributes:
+    """Return both; of a name that is in both, by whichever key, only what `second` says."""
+    names = {name_of(key) for key in second}
+    kept = {key: value for key, value in first.items() if name_of(key) not in names}
+    return TypedAttributes({**kept, **second})
 
 
 def to_attribute(name: str, type: AttributeType, value: object) -> AttributeValue:

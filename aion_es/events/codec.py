@@ -152,7 +152,7 @@ def decode_envelope(stored: StoredEvent) -> Envelope[Any]:
         stored.position,
         stored.event_id,
         decode_metadata(stored),
-        len(stored.data) + len(stored.metadata),
+        len(stored.data),
     )
 
 

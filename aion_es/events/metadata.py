@@ -92,7 +92,7 @@ class Envelope(NamedTuple, Generic[E]):
         position: Place in the store, as `str(Position)` would write it; opaque here.
         event_id: Unique.
         metadata: What was recorded about it.
-        size: Bytes of data and metadata.
+        size: Bytes of its data, as it is recorded.
     """
 
     event: E

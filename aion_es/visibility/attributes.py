@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, Text, select
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.errors import ConflictingAttributeTypeError
-from aion_es.events.attributes import SearchAttribute
+from aion_es.events.attributes import SearchAttribute, SearchAttributeValues, name_of
 from aion_es.events.values import AttributeType, AttributeUpdate
 from aion_es.projections import bulk
 from aion_es.projections.read_model import ReadModel
@@ -94,9 +94,7 @@ class SearchAttributes:
         if own != known:
             await self._read_model.write(partial(_register, own))
 
-    async def typed(
-        self, values: Mapping[SearchAttribute[Any] | str, object | None]
-    ) -> dict[str, AttributeUpdate]:
+    async def typed(self, values: SearchAttributeValues) -> dict[str, AttributeUpdate]:
         """Return the values as they are recorded; `None` stays, and removes.
 
         A key that this process has not met is registered for all, a name that it does not know looked up.
@@ -107,7 +105,7 @@ class SearchAttributes:
             AttributeTypeError: A value does not fit.
             StoreError: The read model cannot be reached. In all cases nothing was registered.
         """
-        if not all(self._schema.is_claimed(_name(key)) for key in values):
+        if not all(self._schema.is_claimed(name_of(key)) for key in values):
             await self.learn()
             self._trial().typed(values)
             keys = [key for key in values if isinstance(key, SearchAttribute)]
@@ -149,10 +147,6 @@ class SearchAttributes:
         for name in self._schema:
             trial.register(name, self._schema[name])
         return trial
-
-
-def _name(key: SearchAttribute[Any] | str) -> str:
-    return key if isinstance(key, str) else key.name
 
 
 def _require_same(attribute: SearchAttribute[Any], existing: AttributeType | None) -> None:

@@ -23,6 +23,7 @@ PUBLIC = {
         "RetryPolicy",
         "RetryableError",
         "SearchAttribute",
+        "SearchAttributeValues",
         "Signal",
         "SignalDeliveryError",
         "WorkflowDescription",

@@ -1,6 +1,7 @@
 """What the typing examples share: one workflow, one activity, and the channels between them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from aion_es import Context, Query, SearchAttribute, Signal, activity, workflow
 
@@ -26,6 +27,10 @@ phase = Query("phase", str)
 price_of = Query("price_of", int, str)
 customer = SearchAttribute("customer", str)
 tags = SearchAttribute("tags", list[str])
+total = SearchAttribute("total", int)
+weight = SearchAttribute("weight", float)
+is_gift = SearchAttribute("is_gift", bool)
+due = SearchAttribute("due", datetime)
 
 
 @activity

@@ -1,10 +1,19 @@
 """Right uses of every typed part of the API: both type checkers must accept each line."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from aion_es import ChildHandle, Client, Context, Engine, WorkflowHandle, workflow
+from aion_es import (
+    ChildHandle,
+    Client,
+    Context,
+    Engine,
+    SearchAttribute,
+    SearchAttributeValues,
+    WorkflowHandle,
+    workflow,
+)
 from aion_es.schedules import Cron, Schedule, Start
 from tests.architecture.typing_channels import (
     Approval,
@@ -14,12 +23,16 @@ from tests.architecture.typing_channels import (
     charge,
     checkout,
     customer,
+    due,
     heartbeat,
+    is_gift,
     phase,
     ping,
     price_of,
     stop,
     tags,
+    total,
+    weight,
 )
 
 
@@ -29,7 +42,6 @@ async def everything(ctx: Context, order: Order) -> str:
     prices = {"book": 1}
     ctx.answer(phase, lambda: "charging")
     ctx.answer(price_of, lambda item: prices[item])
-    ctx.set_attributes({customer: "ana", tags: ["vip"]})
     handle: asyncio.Future[str] = ctx.run(charge, order)
     assert_type(await handle, str)
     assert_type(await ctx.run(add_tax, order.amount_cents), int)
@@ -44,6 +56,36 @@ async def everything(ctx: Context, order: Order) -> str:
         assert_type(message, Approval)
         break
     return "done"
+
+
+@workflow
+async def labelled(ctx: Context, name: str | None) -> None:
+    """Set search attributes: of one type in a dict, of several with `to`, by name in a dict."""
+    ctx.set_attributes({customer: "ana"})
+    ctx.set_attributes({customer: name})
+    ctx.set_attributes({customer: None})
+    ctx.set_attributes({total: 3})
+    ctx.set_attributes({weight: 3, SearchAttribute("height", float): 0.5})
+    ctx.set_attributes({is_gift: True})
+    ctx.set_attributes({due: datetime(2026, 12, 24, tzinfo=UTC)})
+    ctx.set_attributes({tags: ["vip"]})
+    ctx.set_attributes({tags: ("vip", "eu")})
+    ctx.set_attributes({"region": "eu", "floor": 3, "customer": None})
+    ctx.set_attributes({})
+    ctx.set_attributes(customer.to("ana"))
+    ctx.set_attributes(customer.to(name) | total.to(3) | tags.to(["vip"]) | due.to(None))
+    ctx.set_attributes(weight.to(3) | is_gift.to(True) | {"region": "eu"})
+    ctx.set_attributes({"region": "eu"} | customer.to("ana") | {total: 3})
+    kept = {customer: "ana"}
+    ctx.set_attributes(kept)
+    given: SearchAttributeValues = customer.to("ana")
+    given = customer.to("ana") | given
+    ctx.set_attributes(given)
+    any_at_all: dict[SearchAttribute[Any], Any] = {customer: "ana", total: 3}
+    ctx.set_attributes(any_at_all)
+    await ctx.spawn(heartbeat, attributes={customer: "ana"})
+    await ctx.spawn(checkout, Order("42", 999), attributes=customer.to("ana") | total.to(3))
+    await ctx.spawn("checkout", attributes={tags: ["vip"]})
 
 
 @workflow
@@ -92,6 +134,9 @@ async def remote(client: Client, order: Order) -> None:
     await handle.signal(approval, Approval("ana"))
     assert_type(await handle.query(price_of, "book"), int)
     assert_type(await client.handle("order-42", checkout).result(), str)
+    await client.start("checkout", order, attributes=customer.to("ana") | total.to(3))
+    await handle.set_attributes({customer: None})
+    await handle.set_attributes(customer.to(None) | total.to(3))
 
 
 async def client(engine: Engine) -> None:
@@ -110,7 +155,13 @@ async def client(engine: Engine) -> None:
     assert_type(engine.handle("beat", heartbeat), WorkflowHandle[int])
     both = await engine.signal_with_start(checkout, order, approval, Approval("ana"), id="order-43")
     assert_type(await both.result(), str)
+    await engine.signal_with_start(
+        checkout, order, stop, None, id="order-44", attributes={total: 3}
+    )
+    await engine.start(heartbeat, attributes=customer.to("ana") | total.to(3))
     await engine.schedules.create(
         Schedule(id="daily", spec=Cron("@daily"), action=Start(checkout, order))
     )
+    Start(checkout, order, attributes={customer: "ana"})
+    Start(heartbeat, attributes=customer.to("ana") | total.to(3))
     assert_type(await engine.schedules.trigger("daily"), WorkflowHandle[Any])

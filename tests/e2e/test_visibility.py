@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -32,11 +31,7 @@ async def test_a_filter_gives_the_same_runs_as_text_and_as_an_expression(
     async with open_engine([order]) as engine:
         last = None
         for number, name in enumerate(["ana", "bo", "ana", "cy"]):
-            attributes: dict[SearchAttribute[Any] | str, object] = {
-                customer: name,
-                total: number * 100,
-                tags: ["vip", name],
-            }
+            attributes = customer.to(name) | total.to(number * 100) | tags.to(["vip", name])
             last = await engine.start(order, False, id=f"o{number}", attributes=attributes)
         assert last is not None
         built = (

@@ -223,10 +223,10 @@ async def _has_runs(engine: Engine, number: int) -> bool:
 
 async def test_an_attribute_that_is_removed_is_lacking_from_then_on(opened: Opener) -> None:
     async with opened() as engine:
-        handle = await engine.start(waits, id="w", attributes={customer: "ana", total: 1})
+        handle = await engine.start(waits, id="w", attributes=customer.to("ana") | total.to(1))
         await engine.start(waits, id="other", attributes={customer: "ana"})
         assert await found(engine, total.is_null()) == ["other"]
-        await handle.set_attributes({total: None, customer: "bo"})
+        await handle.set_attributes(total.to(None) | customer.to("bo"))
         assert await found(engine, total.is_null()) == ["other", "w"]
         assert await found(engine, ~customer.is_null()) == ["other", "w"]
         assert await found(engine, customer != "ana") == ["w"]

@@ -65,6 +65,37 @@ def test_a_key_does_not_change() -> None:
         key.name = "b"  # type: ignore[misc] # this is the test
 
 
+def test_values_that_keys_are_given_are_merged_in_their_order_and_the_later_wins() -> None:
+    customer, total = SearchAttribute("customer", str), SearchAttribute("total", int)
+    merged = customer.to("ana") | total.to(3) | {"region": "eu"} | customer.to(None)
+    assert list(merged.items()) == [(total, 3), ("region", "eu"), (customer, None)]
+    assert list(({"region": "eu"} | total.to(3)).items()) == [("region", "eu"), (total, 3)]
+
+
+def test_the_later_value_of_a_name_wins_whether_it_is_given_by_key_or_by_name() -> None:
+    customer = SearchAttribute("customer", str)
+    by_name = customer.to("ana") | {"customer": "bo"}
+    assert list(by_name.items()) == [("customer", "bo")]
+    assert list((by_name | customer.to("cy")).items()) == [(customer, "cy")]
+
+
+def test_merging_values_changes_neither_side() -> None:
+    customer, names = SearchAttribute("customer", str), {"region": "eu"}
+    given = customer.to("ana")
+    assert len(given | names) == len(names | given) == 2
+    assert given == {customer: "ana"}
+    assert names == {"region": "eu"}
+    assert repr(given) == f"TypedAttributes({{{customer!r}: 'ana'}})"
+
+
+def test_values_merge_with_nothing_but_a_mapping() -> None:
+    given: Any = SearchAttribute("customer", str).to("ana")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        _ = given | [("region", "eu")]
+    with pytest.raises(TypeError, match="unsupported operand"):
+        _ = [("region", "eu")] | given
+
+
 @pytest.mark.parametrize("python_type", [dict, list, bytes, None, list[int], tuple])
 def test_no_other_python_type_is_taken(python_type: Any) -> None:
     with pytest.raises(InvalidArgumentError):

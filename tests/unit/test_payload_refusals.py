@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, InstanceOf, SecretStr
 
 from aion_es.errors import PayloadError
 from aion_es.events.values import SignalMessage
@@ -96,6 +96,33 @@ REFUSALS: Final[list[tuple[Any, Any, str, str | None]]] = [
         "Input should be a valid integer, got str 'x'",
     ),
     (dict[int, str], {1: "a", 2: 3}, "$.2", "Input should be a valid string, got int 3"),
+    (dict[str, int], {"order-1": "x"}, "$['order-1']", None),
+    (dict[str, int], {"a.b": 1, "it's": "x"}, '$["it\'s"]', None),
+    (
+        dict[date, int],
+        {date(2026, 11, 24): "1"},
+        "$['2026-11-24']",
+        "Input should be a valid integer, got str '1'",
+    ),
+    (dict[datetime, int], {datetime(2026, 11, 24): "1"}, "$['2026-11-24T00:00:00']", None),
+    (dict[date, list[Line]], {date(2026, 1, 2): [1]}, "$['2026-01-02'][0]", None),
+    (dict[UUID, int], {UUID(int=1): "1"}, "$['00000000-0000-0000-0000-000000000001']", None),
+    (dict[Colour, int], {Colour.RED: "1"}, "$.red", None),
+    (dict[Decimal, int], {Decimal("1.50"): "1"}, "$['1.50']", None),
+    (dict[tuple[date, int], int], {(date(2026, 1, 2), 1): "1"}, "$['2026-01-02,1']", None),
+    (dict[bool, int], {False: 1, True: "1"}, "$.true", None),
+    (dict[float, int], {1.5: "1"}, "$['1.5']", None),
+    (dict[bytes, int], {b"\xff": "1"}, "$[\"b'\\\\xff'\"]", None),
+    (dict[int | str, int], {1: 1, "1": "x"}, "$.1", "Input should be a valid integer, got str 'x'"),
+    (dict[date, float], {date(2026, 1, 2): math.nan}, "$['2026-01-02']", None),
+    (dict[date, Any], {date(2026, 1, 2): [object]}, "$['2026-01-02'][0]", None),
+    (dict[date, Any], {date(2026, 1, 2): [(1,)]}, "$['2026-01-02'][0]", None),
+    (
+        dict[Annotated[Mute, InstanceOf()], int],
+        {Mute(): "x"},
+        "$['<unprintable Mute object>']",
+        None,
+    ),
     (Address, {"number": 1}, "$.street", "Field required, got dict {'number': 1}"),
     (Annotated[int, Field(ge=1)], 0, "$", "Input should be greater than or equal to 1, got int 0"),
     # Models are not validated again when they are passed: what was assigned later shows when read back.
@@ -148,7 +175,7 @@ REFUSALS: Final[list[tuple[Any, Any, str, str | None]]] = [
     (
         dict[tuple[int, int], int],
         {(1, 2): 3},
-        "$",
+        "$['1,2']",
         "would be written as str '1,2' and refused when read: Input should be a valid array",
     ),
     (Tracked, tracked := Tracked(), "$._seen", None),
@@ -301,6 +328,11 @@ def test_brackets_in_text_are_no_depth() -> None:
         ({"userName": 7}, Aliased, "$.userName: Input should be a valid string, got int 7"),
         ({"raw": "?"}, Base64Blob, None),
         ({"a": {"b": "x"}}, dict[str, dict[str, int | None]], None),
+        (
+            {"2026-11-24": ["x"]},
+            dict[date, list[bool]],
+            "$['2026-11-24'][0]: Input should be a valid boolean, unable to interpret input, got str 'x'",
+        ),
     ],
 )
 def test_recorded_data_that_does_not_fit_is_refused_where_the_mistake_is(

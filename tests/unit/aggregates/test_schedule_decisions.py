@@ -6,14 +6,23 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import pytest
+from pydantic_core import to_json
 
 from aion_es.aggregates import Schedule
-from aion_es.aggregates.schedule_decisions import MOST_AT_ONCE, MOST_SKIPS, Moment
+from aion_es.aggregates.schedule_decisions import (
+    MOST_AT_ONCE,
+    MOST_BUFFERED,
+    MOST_SKIPS,
+    Moment,
+)
+from aion_es.aggregates.schedule_state import MOST_OPEN, RECENT, ScheduleState, checkpoint
 from aion_es.events import schedule as ev
-from aion_es.ids import RunId, ScheduleId, WorkflowId
+from aion_es.events.codec import encode
+from aion_es.ids import RunId, ScheduleId, UUIDv7Source, WorkflowId
 from aion_es.schedules import CatchUp, Interval, Overlap, Spec
 from aion_es.schedules.config import ScheduleConfig, StartAction
-from aion_es.schedules.naming import action_id
+from aion_es.schedules.naming import LONGEST_ID, action_id
+from aion_es.store.sqlite.store import LIMITS
 from aion_es.testing.aggregates import Given, given_schedule
 from tests.unit.aggregates.histories import HOUR, NOON
 
@@ -405,3 +414,17 @@ def test_a_checkpoint_says_all_that_the_events_before_it_do() -> None:
     assert state == schedule.state
     assert state.buffered
     assert len(state.recent) == 10
+
+
+def test_the_largest_checkpoint_of_the_largest_configuration_fits_in_an_event() -> None:
+    most, due = LIMITS.max_event_bytes, AM_9.replace(microsecond=1)
+    longest = ScheduleId("s" * LONGEST_ID)
+    run_id = RunId(UUIDv7Source().new())
+    taken = ev.TakenAction(scheduled_for=due, workflow_id=action_id(longest, due), run_id=run_id)
+    waits = ev.WaitingAction(scheduled_for=due, previous="terminate")
+    state = ScheduleState({"memo": "x" * (most // 2 - len('{"memo":""}'))}, due, due, due)
+    state.pause_reason = "x" * (most // 32)
+    state.buffered = [waits] * MOST_BUFFERED
+    state.open, state.recent = [taken] * MOST_OPEN, [taken] * RECENT
+    assert len(to_json(state.config)) == most // 2
+    assert len(encode(checkpoint(state))) < most - 1_000  # the metadata are the rest

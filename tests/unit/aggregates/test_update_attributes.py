@@ -1,5 +1,7 @@
 """update_attributes and record_marker, and the schema that the first is checked against."""
 
+from typing import Any
+
 import pytest
 
 from aion_es.aggregates import AttributeSchema
@@ -139,9 +141,14 @@ def test_an_unknown_name_is_looked_up_in_vain() -> None:
 def test_typed_values_are_made_and_keys_register_themselves() -> None:
     known = schema()
     city = SearchAttribute("city", str)
-    typed = known.typed({city: "Graz", "total": 3, CUSTOMER: None})
+    typed = known.typed(city.to("Graz") | {"total": 3} | CUSTOMER.to(None))
     assert typed == {"city": text("Graz"), "total": whole(3), "customer": None}
     assert list(known) == ["customer", "total", "city"]
+
+
+def test_a_dict_of_keys_and_names_is_taken_though_no_checker_can_follow_it() -> None:
+    mixed: dict[Any, Any] = {SearchAttribute("city", str): "Graz", "total": 3, CUSTOMER: None}
+    assert schema().typed(mixed) == {"city": text("Graz"), "total": whole(3), "customer": None}
 
 
 @pytest.mark.parametrize(
@@ -152,9 +159,7 @@ def test_typed_values_are_made_and_keys_register_themselves() -> None:
         ({TOTAL: "three"}, AttributeTypeError),
     ],
 )
-def test_a_refused_call_registers_nothing(
-    bad: dict[SearchAttribute[int] | str, object], error: type[Exception]
-) -> None:
+def test_a_refused_call_registers_nothing(bad: dict[Any, Any], error: type[Exception]) -> None:
     known = schema()
     with pytest.raises(error):
         known.typed({SearchAttribute("city", str): "Graz", **bad})

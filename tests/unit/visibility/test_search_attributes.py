@@ -1,6 +1,7 @@
 """Registering search attributes while everything runs, for every process."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -84,15 +85,16 @@ async def test_values_for_a_workflow_register_their_keys_or_register_nothing(
 ) -> None:
     schema = AttributeSchema()
     attributes = SearchAttributes(model, schema)
+    misfit: dict[SearchAttribute[Any], Any] = {SearchAttribute("age", int): "old", REGION: "eu"}
     with pytest.raises(AttributeTypeError):
-        await attributes.typed({SearchAttribute("age", int): "old", REGION: "eu"})
+        await attributes.typed(misfit)
     with pytest.raises(UnregisteredAttributeError) as unknown:
-        await attributes.typed({REGION: "eu", "custmer": "ana"})
+        await attributes.typed(REGION.to("eu") | {"custmer": "ana"})
     assert unknown.value.near == ("customer",)
     with pytest.raises(ConflictingAttributeTypeError):
         await attributes.typed({SearchAttribute("total", str): "1"})
     assert dict(await attributes.all()) == FROM_EVENTS
-    assert await attributes.typed({REGION: "eu", "customer": None}) == {
+    assert await attributes.typed(REGION.to("eu") | {"customer": None}) == {
         "region": AttributeValue(type="String", value="eu"),
         "customer": None,
     }
