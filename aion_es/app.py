@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from types import TracebackType
@@ -38,9 +38,10 @@ from aion_es.ids import (
     schedule_prefix,
     workflow_prefix,
 )
-from aion_es.store.observed import observed
+from aion_es.store.observed import observed, unobserved
 from aion_es.store.port import EventStore
 from aion_es.store.url import open_store, read_model_beside
+from aion_es.telemetry import is_recording
 
 if TYPE_CHECKING:
     from aion_es.engine.health import EngineHealth
@@ -158,6 +159,7 @@ class Engine(WorkflowClient):
         super().__init__(
             core, repository, catalog, schema, ids, store.limits, visibility.attributes
         )
+        self.records_payloads = core.tracing is not None and core.tracing.records_payloads
         self.store = store
         self.visibility = visibility
         self.search_attributes = visibility.attributes
@@ -317,6 +319,7 @@ class OpeningEngine:
                 self._catalog.child_version,
                 max_payload_bytes(store.limits),
                 serves=self._serves,
+                traced=is_recording(),
             ),
             self._group,
             clock=self._clock,
@@ -366,6 +369,7 @@ class OpeningEngine:
             recovery.run(end),
             scheduling.run(end),
             self._catalog.follow(),
+            self._metered(core, store, follower, orphans, scheduling, recovery),
             _stay_announced(workers, core, recovery),
             _swept(heartbeats, recovery),
         ):
@@ -384,6 +388,31 @@ class OpeningEngine:
             orphans,
             scheduling,
         )
+
+    def _metered(
+        self,
+        core: EngineCore,
+        store: EventStore,
+        follower: Follower,
+        orphans: "Orphans",
+        scheduling: "Scheduling",
+        recovery: "Recovery",
+    ) -> Coroutine[Any, Any, None]:
+        """Have the engine's metrics while it is open; return the job that keeps them up to date."""
+        from aion_es.engine.metering import EngineMeter
+
+        meter = EngineMeter(
+            core,
+            unobserved(store),
+            follower,
+            orphans,
+            scheduling.index,
+            recovery.done,
+            self._clock,
+            self._namespace,
+        )
+        self._stack.enter_context(meter.shown())
+        return meter.run()
 
     def _relax_collector(self) -> None:
         if self._options.collector_threshold is not None:

@@ -19,7 +19,7 @@ from aion_es.authoring.channels import Askable, Signal
 from aion_es.authoring.context import Context
 from aion_es.authoring.definitions import WorkflowDefinition, workflow_definition
 from aion_es.engine.catalog import Catalog
-from aion_es.engine.execution import CodeExecution
+from aion_es.engine.gateway import Gateway, give_traced
 from aion_es.engine.limits import max_payload_bytes, require_size
 from aion_es.engine.registry import Completion
 from aion_es.engine.requests import Committed
@@ -31,7 +31,7 @@ from aion_es.errors import (
     WorkflowTerminatedError,
     WorkflowTimedOutError,
 )
-from aion_es.events.attributes import SearchAttribute, from_attribute
+from aion_es.events.attributes import SearchAttributeValues, from_attribute
 from aion_es.events.metadata import Envelope
 from aion_es.events.values import AttributeUpdate, SignalMessage
 from aion_es.events.workflow import (
@@ -47,6 +47,7 @@ from aion_es.events.workflow import (
 from aion_es.ids import IdSource, RunId, SignalId, WorkflowId, check_id
 from aion_es.payload import NOTHING, Payload
 from aion_es.store.port import Position, StoreLimits
+from aion_es.telemetry import is_recording
 
 I = TypeVar("I")  # noqa: E741 - the field's letter for an input
 O = TypeVar("O")  # noqa: E741 - and for an output
@@ -54,44 +55,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
 
-Attributes = Mapping[SearchAttribute[Any] | str, Any]
 Decide = Callable[[Workflow, datetime], object]
-
-
-class Gateway(Protocol):
-    """Where commands and questions go."""
-
-    async def request(
-        self, workflow_id: WorkflowId, decide: Decide, *, starts: bool = False
-    ) -> Committed:
-        """Give a command to a workflow's aggregate and return what came of it."""
-        ...
-
-    async def ask(
-        self, workflow_id: WorkflowId, run_id: RunId | None, ask: Callable[[CodeExecution], Any]
-    ) -> Any:
-        """Ask a workflow's code and return its answer."""
-        ...
-
-    def completion(self, workflow_id: WorkflowId, run_id: RunId) -> Completion:
-        """Return the completion of a run, to be held by who waits for it."""
-        ...
-
-    async def outcome(
-        self, workflow_id: WorkflowId, run_id: RunId, completion: Completion
-    ) -> TerminalEvent:
-        """Return the terminal event of a run, waiting for it."""
-        ...
-
-    async def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
-        """Return why a run's code cannot go on, as far as is known here."""
-        ...
 
 
 class KnownAttributes(Protocol):
     """The search attributes that all processes know."""
 
-    async def typed(self, values: Attributes) -> dict[str, AttributeUpdate]:
+    async def typed(self, values: SearchAttributeValues) -> dict[str, AttributeUpdate]:
         """Return values as they are recorded, after registering keys that are new."""
         ...
 
@@ -249,7 +219,11 @@ class WorkflowHandle(Generic[O]):
             In all cases nothing was recorded.
         """
         message = self._client.message(signal, value, signal_id)
-        await self._do(lambda w, at: w.receive_signal(message, run_id=self._pinned, at=at))
+        await self._do(
+            "signal",
+            lambda w, at: w.receive_signal(message, run_id=self._pinned, at=at),
+            message,
+        )
 
     @overload
     async def query(self, query: Askable[R, None], /) -> R: ...
@@ -277,7 +251,7 @@ class WorkflowHandle(Generic[O]):
         Raises:
             WorkflowNotFoundError, RunClosedError: There is nothing to cancel; nothing was recorded.
         """
-        await self._do(lambda w, at: w.request_cancel(reason, run_id=self._pinned, at=at))
+        await self._do("cancel", lambda w, at: w.request_cancel(reason, run_id=self._pinned, at=at))
 
     async def terminate(self, reason: str = "") -> None:
         """End the run at once, without asking its code.
@@ -285,7 +259,7 @@ class WorkflowHandle(Generic[O]):
         Raises:
             WorkflowNotFoundError, RunClosedError: There is nothing to end; nothing was recorded.
         """
-        await self._do(lambda w, at: w.terminate(reason, run_id=self._pinned, at=at))
+        await self._do("terminate", lambda w, at: w.terminate(reason, run_id=self._pinned, at=at))
 
     async def pause(self, reason: str | None = None) -> None:
         """Hold the run: its code, new activities and timers' wake-ups wait; what arrives is recorded.
@@ -294,7 +268,7 @@ class WorkflowHandle(Generic[O]):
             WorkflowNotFoundError, RunClosedError: There is nothing to hold; nothing was recorded.
             InvalidStateError: It is held already.
         """
-        await self._do(lambda w, at: w.pause(reason, run_id=self._pinned, at=at))
+        await self._do("pause", lambda w, at: w.pause(reason, run_id=self._pinned, at=at))
 
     async def resume(self, reason: str | None = None) -> None:
         """Let a held run go on.
@@ -303,7 +277,7 @@ class WorkflowHandle(Generic[O]):
             WorkflowNotFoundError, RunClosedError: There is nothing to resume; nothing was recorded.
             InvalidStateError: It is not held.
         """
-        await self._do(lambda w, at: w.resume(reason, run_id=self._pinned, at=at))
+        await self._do("resume", lambda w, at: w.resume(reason, run_id=self._pinned, at=at))
 
     async def reopen(self) -> None:
         """Take a run that closed without completing back to Running.
@@ -316,15 +290,16 @@ class WorkflowHandle(Generic[O]):
             WorkflowNotFoundError, RunNotFoundError: There is no such run; nothing was recorded.
             InvalidStateError: It is neither Failed, TimedOut, Cancelled nor Terminated.
         """
-        await self._do(lambda w, at: w.reopen(run_id=self._pinned, at=at))
+        await self._do("reopen", lambda w, at: w.reopen(run_id=self._pinned, at=at))
 
     async def set_attributes(
-        self, attributes: Attributes, *, request_id: str | None = None
+        self, attributes: SearchAttributeValues, *, request_id: str | None = None
     ) -> None:
         """Set search attributes from outside; `None` removes one.
 
         Args:
-            attributes: By `SearchAttribute`, or by registered name.
+            attributes: A dict by `SearchAttribute`s of one type, or by registered names; of several types
+                `customer.to("ana") | total.to(3)`.
             request_id: The same request is recorded once. Default: a new one.
 
         Raises:
@@ -335,7 +310,10 @@ class WorkflowHandle(Generic[O]):
         typed = await self._client.search_attributes.typed(attributes)
         request = request_id or self._client.ids.new()
         await self._do(
-            lambda w, at: w.update_attributes(typed, request_id=request, run_id=self._pinned, at=at)
+            "set_attributes",
+            lambda w, at: w.update_attributes(
+                typed, request_id=request, run_id=self._pinned, at=at
+            ),
         )
 
     async def continue_as_new(self, input: object = None) -> RunId:
@@ -361,7 +339,7 @@ class WorkflowHandle(Generic[O]):
             version = catalog.routed_version(workflow.state.workflow_type)
             workflow.continue_as_new(payload, package_version=version, run_id=run_id, at=at)
 
-        return (await self._do(decide)).run_id
+        return (await self._do("continue_as_new", decide)).run_id
 
     async def describe(self) -> WorkflowDescription:
         """Return what the current run's own events say about it.
@@ -398,15 +376,21 @@ class WorkflowHandle(Generic[O]):
         run_id = self.run_id or await self._client.repository.current_run(self.workflow_id)
         return await self._client.repository.run_history(self.workflow_id, run_id)
 
-    async def _do(self, decide: Decide) -> Committed:
-        committed = await self._client.gateway.request(self.workflow_id, decide)
+    async def _do(
+        self, what: str, decide: Decide, message: SignalMessage | None = None
+    ) -> Committed:
+        committed = await self._client.give(what, self.workflow_id, decide, message)
         if committed.position is not None:
             self.last_position = committed.position
         return committed
 
 
 class WorkflowClient:
-    """Starts workflows and gives handles to them. An `Engine` is one."""
+    """Starts workflows and gives handles to them. An `Engine` is one.
+
+    Attributes:
+        records_payloads: What is sent is put on the spans of OpenTelemetry; see `EngineOptions.record_payloads`.
+    """
 
     def __init__(
         self,
@@ -424,6 +408,8 @@ class WorkflowClient:
         self.schema = schema
         self.search_attributes = search_attributes
         self.ids = ids
+        self.records_payloads = False
+        self._traced = is_recording()
         self._max_payload = max_payload_bytes(limits)
 
     @overload
@@ -434,7 +420,7 @@ class WorkflowClient:
         /,
         *,
         id: str | None = None,
-        attributes: Attributes | None = None,
+        attributes: SearchAttributeValues | None = None,
         request_id: str | None = None,
         on_conflict: OnConflict = "fail",
         reuse: Reuse = "allow",
@@ -449,7 +435,7 @@ class WorkflowClient:
         /,
         *,
         id: str | None = None,
-        attributes: Attributes | None = None,
+        attributes: SearchAttributeValues | None = None,
         request_id: str | None = None,
         on_conflict: OnConflict = "fail",
         reuse: Reuse = "allow",
@@ -465,7 +451,7 @@ class WorkflowClient:
         /,
         *,
         id: str | None = None,
-        attributes: Attributes | None = None,
+        attributes: SearchAttributeValues | None = None,
         request_id: str | None = None,
         on_conflict: OnConflict = "fail",
         reuse: Reuse = "allow",
@@ -480,7 +466,7 @@ class WorkflowClient:
         /,
         *,
         id: str | None = None,
-        attributes: Attributes | None = None,
+        attributes: SearchAttributeValues | None = None,
         request_id: str | None = None,
         on_conflict: OnConflict = "fail",
         reuse: Reuse = "allow",
@@ -494,7 +480,8 @@ class WorkflowClient:
             workflow: A registered workflow function, or the name of its type.
             input: Its input, of the declared type.
             id: Workflow id, 1–255 printable characters. Default: a UUIDv7.
-            attributes: Search attributes to begin with.
+            attributes: Search attributes to begin with: a dict by `SearchAttribute`s of one type, or by registered
+                names; of several types `customer.to("ana") | total.to(3)`. `None` leaves one out.
             request_id: The same request again gives the run that it started.
             on_conflict: While a run is open under this id: `fail`, `use_existing` or `terminate_existing`.
             reuse: After a run closed under this id: `allow`, `allow_if_failed` or `reject`.
@@ -534,7 +521,7 @@ class WorkflowClient:
         *,
         id: str,
         signal_id: str | None = None,
-        attributes: Attributes | None = None,
+        attributes: SearchAttributeValues | None = None,
     ) -> WorkflowHandle[O]:
         """Send a signal to the open run of `id`, or start one and send it, in one append.
 
@@ -561,7 +548,7 @@ class WorkflowClient:
         definition: WorkflowDefinition,
         version: str,
         input: object,
-        attributes: Attributes | None,
+        attributes: SearchAttributeValues | None,
     ) -> StartWorkflow:
         """Return the start of a new run with what every start has, checked."""
         payload = definition.signature.write_input(input)
@@ -586,7 +573,7 @@ class WorkflowClient:
     ) -> WorkflowHandle[Any]:
         # Held from before the start: a run may have closed by the time its starter is told of it.
         completion = self.gateway.completion(workflow_id, command.run_id)
-        committed = await self.gateway.request(workflow_id, decide, starts=True)
+        committed = await self.give("start", workflow_id, decide, command, starts=True)
         if (
             committed.run_id != command.run_id
         ):  # an open run was used, or this request had started one before
@@ -594,6 +581,34 @@ class WorkflowClient:
         handle = WorkflowHandle[Any](self, workflow_id, committed.run_id, definition, completion)
         handle.last_position = committed.position
         return handle
+
+    def give(
+        self,
+        what: str,
+        workflow_id: WorkflowId,
+        decide: Decide,
+        command: StartWorkflow | SignalMessage | None = None,
+        *,
+        starts: bool = False,
+    ) -> Awaitable[Committed]:
+        """Give a command to a workflow's aggregate, in a span where somebody records; return what came of it.
+
+        Args:
+            what: The command's name.
+            workflow_id: Whose aggregate.
+            decide: The command.
+            command: What is started, or sent.
+            starts: It may begin a workflow that does not exist yet.
+
+        Raises:
+            What the gateway's `request` raises.
+        """
+        if not self._traced:
+            return self.gateway.request(workflow_id, decide, starts=starts)
+        records = self.records_payloads
+        return give_traced(
+            self.gateway, what, workflow_id, decide, command, starts=starts, records=records
+        )
 
     @overload
     def handle(

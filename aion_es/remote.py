@@ -30,6 +30,7 @@ from aion_es.ids import (
 )
 from aion_es.store.port import EventStore
 from aion_es.store.url import open_store, read_model_beside
+from aion_es.telemetry import is_recording
 
 if TYPE_CHECKING:
     from aion_es.visibility.attributes import SearchAttributes
@@ -155,7 +156,11 @@ async def _opened(
         await visibility.attributes.publish()
         repository = WorkflowRepository(store, namespace=namespace, schema=schema, ids=ids)
         surroundings = Surroundings(
-            schema, catalog.routed_version, catalog.child_version, max_payload_bytes(store.limits)
+            schema,
+            catalog.routed_version,
+            catalog.child_version,
+            max_payload_bytes(store.limits),
+            traced=is_recording(),
         )
 
         async def stuck(workflow_id: WorkflowId, run_id: RunId) -> str | None:

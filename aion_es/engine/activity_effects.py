@@ -7,6 +7,7 @@ and sends what follows back as a command.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from aion_es.aggregates.state import ActivityState, WorkflowState
@@ -47,6 +48,7 @@ class ActivityEffects:
         outbox: Outbox,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         worker: str,
+        scheduled_in: Callable[[AttemptKey], str | None],
     ) -> None:
         self.others: frozenset[str] = frozenset()
         self._left_to_others: set[AttemptKey] = set()
@@ -56,6 +58,7 @@ class ActivityEffects:
         self._outbox = outbox
         self._spawn = spawn
         self._worker = worker
+        self._scheduled_in = scheduled_in
         self._loop = asyncio.get_running_loop()
 
     # -------------------------------------------------------------------------- what is recorded
@@ -162,11 +165,17 @@ class ActivityEffects:
 
     def _dispatch(self, state: WorkflowState, key: AttemptKey, activity: ActivityState) -> None:
         if activity.phase == "scheduled":
-            self._dispatcher.dispatch(key, state, activity, activity.attempt + 1)
+            self._begin(state, key, activity, activity.attempt + 1)
             return
         is_ours = activity.phase == "started" and activity.worker == self._worker
         if is_ours and not self._dispatcher.begun(key, activity):
-            self._dispatcher.dispatch(key, state, activity, activity.attempt)
+            self._begin(state, key, activity, activity.attempt)
+
+    def _begin(
+        self, state: WorkflowState, key: AttemptKey, activity: ActivityState, number: int
+    ) -> None:
+        context = self._scheduled_in(key)
+        self._dispatcher.dispatch(key, state, activity, number, traceparent=context)
 
     def _arm_retry(self, key: AttemptKey, activity: ActivityState) -> None:
         if activity.retry_at is not None and self._dispatcher.serves(activity.task_queue):
@@ -181,7 +190,17 @@ class ActivityEffects:
             state = workflow.state
             activity = state.activities[key.activity_id]
             if activity.is_pending and activity.attempt == number - 1 and not state.paused:
-                self._loop.call_soon(self._dispatcher.dispatch, key, state, activity, number)
+                context = self._scheduled_in(key)  # now: by then the run may not be in memory
+                self._loop.call_soon(
+                    partial(
+                        self._dispatcher.dispatch,
+                        key,
+                        state,
+                        activity,
+                        number,
+                        traceparent=context,
+                    )
+                )
 
         self._outbox.post_fact(key.workflow_id, key.run_id, look)
 
@@ -202,7 +221,10 @@ class ActivityEffects:
             )
         else:
             number = activity.attempt + 1
-            self._dispatcher.dispatch(key, state, activity, number, recorded_first=True)
+            context = self._scheduled_in(key)
+            self._dispatcher.dispatch(
+                key, state, activity, number, recorded_first=True, traceparent=context
+            )
 
     async def _lose(self, key: AttemptKey, number: int, worker: str) -> None:
         """Record that an attempt died with its process, and what it said before."""

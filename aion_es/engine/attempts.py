@@ -14,6 +14,8 @@ from aion_es.ids import RunId, WorkflowId
 
 Stage: TypeAlias = Literal["waiting", "beginning", "starting", "running"]
 """In line; being recorded as begun; given to the loop; in its code."""
+AttemptOutcome: TypeAlias = Literal["completed", "failed", "timed_out", "cancelled", "abandoned"]
+"""`abandoned`: the engine stopped, or nobody waits for it any more."""
 
 
 class Outbox(Protocol):
@@ -42,6 +44,8 @@ class Attempt:
         is_bounded: Timers watch over it.
         cancel_asked: The workflow no longer wants it, and its end is to be recorded as cancelled.
         counts: Its outcome will be recorded; not so once it timed out or was given up.
+        outcome: How it ended, once it has.
+        traceparent: W3C trace context in which its activity was scheduled; `None` where nobody records.
     """
 
     key: AttemptKey
@@ -58,6 +62,13 @@ class Attempt:
     is_bounded: bool = False
     cancel_asked: bool = False
     counts: bool = True
+    outcome: AttemptOutcome = "abandoned"
+    traceparent: str | None = None
+
+    def ended(self, outcome: AttemptOutcome) -> None:
+        """Note how its code ended, unless it had come to nothing before."""
+        if self.counts:
+            self.outcome = outcome
 
     def is_awaited(self, activity: ActivityState, worker: str) -> bool:
         """Return whether `activity`, as the history has it now, waits for this attempt of `worker`."""

@@ -30,6 +30,7 @@ from aion_es.engine.relatives import Relatives
 from aion_es.engine.requests import Committed, Decide, QueryRequest, Request
 from aion_es.engine.supervision import RestartPolicy, Supervision
 from aion_es.engine.timers import TimerService
+from aion_es.engine.tracing import Tracing
 from aion_es.errors import (
     AionError,
     EngineClosedError,
@@ -42,7 +43,9 @@ from aion_es.events.workflow import (
     WorkflowEvent,
 )
 from aion_es.ids import IdSource, RunId, WorkflowId
+from aion_es.metrics import ACTIVATIONS, is_measuring
 from aion_es.store.port import EventStore
+from aion_es.telemetry import WORKFLOW_TYPE, is_recording, traceparent
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
@@ -78,6 +81,8 @@ class EngineOptions:
             for no watch.
         handle_signals: On SIGTERM leave the engine's block as Ctrl-C does: drain, then end the program with
             status 143. Only in the main thread, and only if nothing else handles the signal.
+        record_payloads: Put inputs, results and signals' payloads on the spans of OpenTelemetry, the first 4,096
+            characters of each. They may hold what must not be seen there: off by default.
     """
 
     max_resident: int = 10_000
@@ -92,6 +97,7 @@ class EngineOptions:
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
     max_step: timedelta | None = timedelta(seconds=2)
     handle_signals: bool = True
+    record_payloads: bool = False
 
 
 class SharedAttributes(Protocol):
@@ -121,16 +127,29 @@ class EngineCore:
         self.repository = repository
         self.clock = clock
         self.surroundings = surroundings
+        self.tracing = Tracing(records_payloads=options.record_payloads) if is_recording() else None
         self.worker = ids.new()
         self.registry = Registry()
         self.timers = TimerService(clock)
         self.heartbeats = Heartbeats(self.timers, clock, group)
         self.dispatcher = self._dispatcher(catalog, group, options, max_payload_bytes(store.limits))
         activities = ActivityEffects(
-            self.dispatcher, self.timers, self.heartbeats, self, self.spawn, self.worker
+            self.dispatcher,
+            self.timers,
+            self.heartbeats,
+            self,
+            self.spawn,
+            self.worker,
+            self._scheduled_in,
         )
         self.couriers = Couriers(self)
-        self.relatives = Relatives(repository, self.couriers, self.registry, group.create_task)
+        self.relatives = Relatives(
+            repository,
+            self.couriers,
+            self.registry,
+            group.create_task,
+            traced=self.tracing is not None,
+        )
         self.effects = Effects(
             activities, self.timers, self.registry, self.couriers, self.relatives, self
         )
@@ -145,6 +164,7 @@ class EngineCore:
             limits=options.max_concurrent_runs,
         )
         self.on_stuck: Callable[[RunProcess, str | None], None] | None = None
+        self._measures = is_measuring()
         self._attributes = attributes
         self._catalog = catalog
         self._group = group
@@ -183,6 +203,7 @@ class EngineCore:
             worker=self.worker,
             start_to_close=options.start_to_close,
             max_result_bytes=max_bytes,
+            tracing=self.tracing,
         )
 
     # ---------------------------------------------------------------------------- the doors
@@ -198,7 +219,8 @@ class EngineCore:
             EngineClosedError: The engine is shutting down; nothing was recorded.
         """
         answer: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._post(workflow_id, Request(decide, answer, starts=starts), answer)
+        given = None if self.tracing is None else traceparent()
+        self._post(workflow_id, Request(decide, answer, starts=starts, traceparent=given), answer)
         return await answer
 
     async def ask(
@@ -227,6 +249,7 @@ class EngineCore:
         then: Callable[[AionError | None], None] | None = None,
         *,
         starts: bool = False,
+        traceparent: str | None = None,
     ) -> None:
         """See `Post`. When the engine closes first nobody is told: what is owed is found at recovery."""
         if self._closing:
@@ -234,7 +257,7 @@ class EngineCore:
         answer: asyncio.Future[Committed] = self._loop.create_future()
         answer.add_done_callback(lambda answer: _taken(answer, then))
         process = self._process(workflow_id)
-        process.post(Request(decide, answer, starts=starts, certain=True))
+        process.post(Request(decide, answer, starts=starts, certain=True, traceparent=traceparent))
         self._hand_over(process)
 
     def wake(self, workflow_id: WorkflowId, *, reclaim: bool = False) -> None:
@@ -405,6 +428,13 @@ class EngineCore:
             return True
         return self.dispatcher.works_for(process.workflow_id)
 
+    def _scheduled_in(self, key: AttemptKey) -> str | None:
+        """Return the trace context in which an activity of a run in memory was scheduled."""
+        process = self._processes.get(key.workflow_id)
+        if process is None or process.trace is None:
+            return None
+        return process.trace.contexts.of_activity(key.activity_id)
+
     # -------------------------------------------------------------------------- Host, for processes
 
     def pinned(self, workflow_type: str, version: str) -> WorkflowDefinition:
@@ -463,6 +493,11 @@ class EngineCore:
         elif process.workflow is not None:
             workflow_type = process.workflow.state.workflow_type
             self.supervision.failed(process.workflow_id, workflow_type, process.stuck_reason or "")
+
+    def activated(self, workflow_type: str) -> None:
+        """See `Host`."""
+        if self._measures:
+            ACTIVATIONS.add(1, {WORKFLOW_TYPE: workflow_type})
 
     # ------------------------------------------------------------------------------- the end
 

@@ -14,6 +14,7 @@ from aion_es.aggregates.lifecycle import StartWorkflow
 from aion_es.aggregates.state import ChildState, WorkflowState
 from aion_es.aggregates.workflow import Workflow
 from aion_es.engine.requests import Decide
+from aion_es.engine.tracing import RunContexts
 from aion_es.errors import AionError, DomainError
 from aion_es.events.values import Failure, SignalMessage, WorkflowRef
 from aion_es.events.workflow import (
@@ -50,6 +51,7 @@ class Post(Protocol):
         then: Callable[[AionError | None], None] | None = None,
         *,
         starts: bool = False,
+        traceparent: str | None = None,
     ) -> None:
         """Give a command for certain, and say how it was taken: `None`, or the refusal."""
         ...
@@ -71,7 +73,9 @@ class Couriers:
 
     # ----------------------------------------------------------------------------- children
 
-    def start_child(self, parent: WorkflowRef, event: ChildWorkflowStarted) -> None:
+    def start_child(
+        self, parent: WorkflowRef, event: ChildWorkflowStarted, traceparent: str | None = None
+    ) -> None:
         """Start a child, unless it was; the parent hears of a refusal, and of nothing else."""
         child_id = event.child_workflow_id
 
@@ -88,7 +92,7 @@ class Couriers:
                     lambda w, at: w.fail_child(child_id, failure, at=at),
                 )
 
-        self._post.deliver(child_id, start, started, starts=True)
+        self._post.deliver(child_id, start, started, starts=True, traceparent=traceparent)
 
     def cancel_child(self, parent: WorkflowRef, child_workflow_id: WorkflowId, reason: str) -> None:
         """Ask a child to end, if it is open."""
@@ -100,7 +104,11 @@ class Couriers:
         self._post.deliver(child_workflow_id, cancel)
 
     def settle_children(
-        self, state: WorkflowState, children: Iterable[WorkflowId] | None = None
+        self,
+        state: WorkflowState,
+        children: Iterable[WorkflowId] | None = None,
+        *,
+        contexts: RunContexts | None = None,
     ) -> None:
         """Do what a run owes its children; what was done before changes nothing.
 
@@ -108,21 +116,27 @@ class Couriers:
             state: Of the run. While it is open it begins them, and asks those to end that it wants no more;
                 once it has closed, each child's `parent_close` says.
             children: Which; those without an outcome if not given.
+            contexts: Trace contexts of the run; `None` where nobody records.
         """
         parent = _ref(state)
         for child_id in state.pending.children if children is None else children:
             child = state.children.get(child_id)
             if child is None or child.request is None:
                 continue
+            context = None if contexts is None else contexts.of_child(child_id)
             if not state.is_open:
-                self._close_child(parent, child_id, child)
+                self._close_child(parent, child_id, child, context)
                 continue
-            self.start_child(parent, child.request)
+            self.start_child(parent, child.request, context)
             if child.cancel_requested is not None:
                 self.cancel_child(parent, child_id, child.cancel_requested)
 
     def _close_child(
-        self, parent: WorkflowRef, child_workflow_id: WorkflowId, child: ChildState
+        self,
+        parent: WorkflowRef,
+        child_workflow_id: WorkflowId,
+        child: ChildState,
+        traceparent: str | None,
     ) -> None:
         """Do with one child of a closed run what its `parent_close` says.
 
@@ -132,7 +146,7 @@ class Couriers:
         if request is None:
             return
         if child.parent_close == "abandon":
-            self.start_child(parent, request)
+            self.start_child(parent, request, traceparent)
             return
 
         def close(workflow: Workflow, at: datetime) -> None:
@@ -145,7 +159,7 @@ class Couriers:
             else:
                 workflow.request_cancel(PARENT_CLOSED, at=at)
 
-        self._post.deliver(child_workflow_id, close, starts=True)
+        self._post.deliver(child_workflow_id, close, starts=True, traceparent=traceparent)
 
     def tell_parent(
         self, parent: WorkflowRef, child_workflow_id: WorkflowId, event: TerminalEvent
@@ -164,6 +178,7 @@ class Couriers:
         target_workflow_id: WorkflowId,
         name: str,
         payload: Payload,
+        traceparent: str | None = None,
     ) -> None:
         """Deliver a signal, once, and tell its sender that it arrived or cannot."""
         message = SignalMessage(signal_id=signal_id, name=name, payload=payload, sender=sender)
@@ -180,20 +195,23 @@ class Couriers:
             self._post.post_fact(sender.workflow_id, sender.run_id, decide)
 
         self._post.deliver(
-            target_workflow_id, lambda w, at: w.receive_signal(message, at=at), delivered
+            target_workflow_id,
+            lambda w, at: w.receive_signal(message, at=at),
+            delivered,
+            traceparent=traceparent,
         )
 
     # ----------------------------------------------------------------------------- recovery
 
-    def run_again(self, state: WorkflowState) -> None:
+    def run_again(self, state: WorkflowState, contexts: RunContexts | None) -> None:
         """Run every errand of an open run that may not have been run: each changes nothing if it was."""
-        self.settle_children(state)
+        self.settle_children(state, contexts=contexts)
         parent = _ref(state)
         for sent in state.sent_signals.values():
             if isinstance(sent, SignalSent):
-                self.send_signal(
-                    parent, sent.signal_id, sent.target_workflow_id, sent.name, sent.payload
-                )
+                context = None if contexts is None else contexts.of_signal(sent.signal_id)
+                target, name = sent.target_workflow_id, sent.name
+                self.send_signal(parent, sent.signal_id, target, name, sent.payload, context)
 
 
 def _ref(state: WorkflowState) -> WorkflowRef:

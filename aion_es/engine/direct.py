@@ -20,6 +20,7 @@ from aion_es.events.codec import decode_envelope
 from aion_es.events.workflow import TerminalEvent
 from aion_es.ids import RunId, WorkflowId
 from aion_es.store.port import EventSubscriber, RecordedEvent
+from aion_es.telemetry import is_recording, traceparent
 
 _LOG: Final = logging.getLogger("aion_es.client")
 _TERMINAL: Final = get_args(TerminalEvent)
@@ -54,6 +55,7 @@ class DirectGateway:
         self._clock = clock
         self._stuck = stuck
         self._registry = Registry()
+        self._traced = is_recording()
 
     async def request(
         self,
@@ -70,7 +72,9 @@ class DirectGateway:
             StoreError: The store is away, or refuses.
         """
         executed = await self._repository.execute(
-            workflow_id, lambda workflow: decide(workflow, self._clock.now())
+            workflow_id,
+            lambda workflow: decide(workflow, self._clock.now()),
+            traceparent=traceparent() if self._traced else None,
         )
         return Committed(executed.events, executed.workflow.state.run_id, executed.position)
 

@@ -28,11 +28,13 @@ from aion_es.engine.processes import BEAT_INTERVAL, FailedInProcessError
 from aion_es.engine.queues import TaskQueues
 from aion_es.engine.requests import Decide
 from aion_es.engine.timers import TimerService, later
+from aion_es.engine.tracing import Tracing
 from aion_es.errors import ActivityTypeNotFoundError
 from aion_es.events.values import ActivityFailure
 from aion_es.ids import WorkflowId
+from aion_es.metrics import ACTIVITY_DURATION, is_measuring
 from aion_es.payload import Payload
-from aion_es.telemetry import is_recording, span
+from aion_es.telemetry import ACTIVITY_TYPE, OUTCOME, RESULT, TASK_QUEUE
 
 _Bound: TypeAlias = Literal["start_to_close", "heartbeat"]
 _BOUNDS: Final[tuple[_Bound, ...]] = ("start_to_close", "heartbeat")
@@ -54,6 +56,7 @@ class Dispatcher:
         start_to_close: Bound on an attempt whose activity sets none; `None` for no bound.
         max_result_bytes: A larger result is a failure that is not retried; heartbeat details may have a
             quarter of it.
+        tracing: What makes spans; `None` where nobody records.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Dispatcher:
         worker: str,
         start_to_close: timedelta | None,
         max_result_bytes: int,
+        tracing: Tracing | None = None,
     ) -> None:
         self._catalog = catalog
         self._outbox = outbox
@@ -89,7 +93,8 @@ class Dispatcher:
         self._claims: dict[WorkflowId, dict[AttemptKey, tuple[str, Executor]]] = {}
         self._closing = False
         self._drained = False
-        self._traced = is_recording()
+        self._tracing = tracing
+        self._measures = is_measuring()
         self.executed = 0
 
     def __len__(self) -> int:
@@ -98,6 +103,11 @@ class Dispatcher:
     def serves(self, queue: str) -> bool:
         """Return whether activities of this queue run here."""
         return self._queues.serves(queue)
+
+    def pending(self) -> list[tuple[str, bool]]:
+        """Return queue and whether it runs, of every attempt that is here; may be asked on any thread."""
+        attempts = tuple(self._attempts.values())
+        return [(a.activity.task_queue, a.stage in {"starting", "running"}) for a in attempts]
 
     def is_running(self, key: AttemptKey) -> bool:
         """Return whether this engine runs, or is about to run, an attempt of this activity."""
@@ -145,6 +155,7 @@ class Dispatcher:
         number: int,
         *,
         recorded_first: bool = False,
+        traceparent: str | None = None,
     ) -> None:
         """Run attempt `number` when its queue has a place; nothing if an attempt of the activity is here already.
 
@@ -154,10 +165,12 @@ class Dispatcher:
             activity: Its state; phase `started` if the attempt is recorded as begun by this engine.
             number: From 1.
             recorded_first: Its beginning is recorded before its code runs, whatever its options say.
+            traceparent: W3C trace context in which its activity was scheduled.
         """
         if key in self._attempts or self._closing or not self._queues.serves(activity.task_queue):
             return
         attempt = self._attempt_of(key, state, activity, number, recorded_first=recorded_first)
+        attempt.traceparent = traceparent
         self._attempts[key] = attempt
         self._by_workflow.setdefault(key.workflow_id, {})[key] = attempt
         queue, executor = activity.task_queue, attempt.executor
@@ -285,21 +298,41 @@ class Dispatcher:
 
     async def _run(self, attempt: Attempt) -> None:
         attempt.stage = "running"
+        began = self._loop.time() if self._measures else 0.0
         try:
             outcome = await self._outcome(attempt)
         finally:
             self._let_go(attempt)
+            if self._measures:
+                self._measure(attempt, self._loop.time() - began)
         if attempt.counts:
             self._outbox.post_fact(attempt.key.workflow_id, attempt.key.run_id, outcome)
+
+    def _measure(self, attempt: Attempt, seconds: float) -> None:
+        activity = attempt.activity
+        ACTIVITY_DURATION.record(
+            seconds,
+            {
+                ACTIVITY_TYPE: activity.activity_type,
+                TASK_QUEUE: activity.task_queue,
+                OUTCOME: attempt.outcome,
+            },
+        )
 
     async def _outcome(self, attempt: Attempt) -> Decide:
         """Run an attempt and return the command that records what came of it."""
         ordinal, number, worker = attempt.key.activity_id, attempt.number, self._worker
         failure: ActivityFailure
         try:
-            result = await self._value(attempt)
+            if self._tracing is None:
+                result = await self._value(attempt)
+            else:
+                with self._tracing.attempt(attempt) as span:
+                    result = await self._value(attempt)
+                    self._tracing.put(span, RESULT, result)
         except asyncio.CancelledError:
             if attempt.cancel_asked:
+                attempt.outcome = "cancelled"
                 return lambda w, at: w.cancel_activity(ordinal, number, at=at)
             if attempt.counts:
                 self._heartbeats.keep(attempt.pulse)
@@ -309,7 +342,9 @@ class Dispatcher:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the activity raises is its outcome
             failure = activity_failure_of(error, attempt.activity.retry)
         else:
+            attempt.ended("completed")
             return lambda w, at: w.complete_activity(ordinal, number, result, worker=worker, at=at)
+        attempt.ended("failed")
         said = attempt.pulse.details
         return lambda w, at: w.fail_activity(
             ordinal, number, failure, heartbeat_details=said, worker=worker, at=at
@@ -321,13 +356,8 @@ class Dispatcher:
         signature = definition.signature
         argument = signature.read_input(activity.input)
         arguments = () if signature.input_name is None else (argument,)
-        call = self._executors.call(definition, arguments, attempt.pulse, activity.retry)
         value: Any
-        if self._traced:
-            with span("aion.activity", definition.type, attempt=attempt.number):
-                value = await call
-        else:
-            value = await call
+        value = await self._executors.call(definition, arguments, attempt.pulse, activity.retry)
         payload = signature.write_result(value)
         require_size(payload, self._max_result_bytes, f"result of {signature.where}")
         return payload
@@ -408,6 +438,7 @@ class Dispatcher:
     def _time_out(self, attempt: Attempt, outcome: Decide) -> None:
         """Record at once that an attempt timed out; what its code does later comes to nothing."""
         if attempt.counts:
+            attempt.outcome = "timed_out"
             self._give_up(attempt)
             self._outbox.post_fact(attempt.key.workflow_id, attempt.key.run_id, outcome)
 

@@ -18,6 +18,7 @@ from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registration, Registry
 from aion_es.engine.relatives import Relatives
 from aion_es.engine.timers import TimerService
+from aion_es.engine.tracing import RunContexts
 from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import (
     ActivityCancelled,
@@ -89,7 +90,7 @@ class Effects:
         self._registered(process, state)
         if process.effects_lost:
             process.effects_lost = False
-            self._couriers.run_again(state)
+            self._couriers.run_again(state, _contexts(process))
             self._relatives.ask_children(state)
         for timer_id, fire_at in state.live_timers.items():
             self.arm(state.workflow_id, state.run_id, timer_id, fire_at)
@@ -161,7 +162,9 @@ class Effects:
     def _on_child_started(
         self, process: RunProcess, run_id: RunId, event: ChildWorkflowStarted
     ) -> None:
-        self._couriers.start_child(_ref(process, run_id), event)
+        contexts = _contexts(process)
+        context = None if contexts is None else contexts.of_child(event.child_workflow_id)
+        self._couriers.start_child(_ref(process, run_id), event, context)
 
     def _on_child_cancel_requested(
         self, process: RunProcess, run_id: RunId, event: ChildWorkflowCancelRequested
@@ -169,12 +172,14 @@ class Effects:
         self._couriers.cancel_child(_ref(process, run_id), event.child_workflow_id, event.reason)
 
     def _on_signal_sent(self, process: RunProcess, run_id: RunId, event: SignalSent) -> None:
+        contexts = _contexts(process)
         self._couriers.send_signal(
             _ref(process, run_id),
             event.signal_id,
             event.target_workflow_id,
             event.name,
             event.payload,
+            None if contexts is None else contexts.of_signal(event.signal_id),
         )
 
     def _closed(self, process: RunProcess, run_id: RunId, event: TerminalEvent) -> None:
@@ -205,7 +210,7 @@ class Effects:
             return
         if workflow.state.run_id == run_id:
             process.end_is_news = process.effects_lost = False
-            self._couriers.settle_children(workflow.state)
+            self._couriers.settle_children(workflow.state, contexts=_contexts(process))
             if workflow.state.parent is not None:
                 self._couriers.tell_parent(workflow.state.parent, workflow.workflow_id, event)
         elif not isinstance(event, WorkflowContinuedAsNew):
@@ -304,6 +309,11 @@ def _current(process: RunProcess, run_id: RunId) -> WorkflowState | None:
     if process.workflow is None or process.workflow.state.run_id != run_id:
         return None
     return process.workflow.state
+
+
+def _contexts(process: RunProcess) -> RunContexts | None:
+    """Return the trace contexts of a run; `None` where nobody records."""
+    return None if process.trace is None else process.trace.contexts
 
 
 def _ref(process: RunProcess, run_id: RunId) -> WorkflowRef:

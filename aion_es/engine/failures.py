@@ -81,3 +81,21 @@ def _details(error: BaseException) -> Any:
         return Payload.of(details, what=f"details of {type(error).__name__}").data
     except PayloadError:
         return _text(repr(details))
+
+
+def led_to(cause: BaseException, error: BaseException) -> bool:
+    """Return whether `error` is `cause`, was raised from it or while it was handled, or is a group that holds it."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        present = waiting.pop()
+        if present is None or id(present) in seen:
+            continue
+        if present is cause:
+            return True
+        seen.add(id(present))
+        waiting += (present.__cause__, present.__context__)
+        members: tuple[BaseException, ...] = getattr(present, "exceptions", ())
+        if isinstance(present, BaseExceptionGroup):
+            waiting += members
+    return False

@@ -15,7 +15,7 @@ from aion_es.events.codec import decode, decode_metadata
 from aion_es.events.metadata import was_activated
 from aion_es.events.workflow import ActivityScheduled, TerminalEvent
 from aion_es.ids import WorkflowId
-from aion_es.store.port import EventSubscriber, Position, RecordedEvent
+from aion_es.store.port import START, EventSubscriber, Position, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
@@ -51,6 +51,8 @@ class Follower:
 
     Attributes:
         on_closed: Told of every workflow of which a run has closed, whoever recorded it.
+        prefix: Of the streams that it hears of.
+        position: It has heard of everything up to here.
     """
 
     def __init__(
@@ -59,19 +61,20 @@ class Follower:
         self._store = store
         self._processes = processes
         self._registry = registry
-        self._prefix = prefix
+        self.prefix = prefix
+        self.position = START
         self.on_closed: Callable[[WorkflowId], None] | None = None
 
     async def run(self, position: Position) -> None:
         """Hear of everything that is recorded after `position`, for ever; ends only by cancellation."""
+        self.position = position
 
         async def take(events: Sequence[RecordedEvent]) -> None:
-            nonlocal position
             self._hear(events)
-            position = events[-1].position
+            self.position = events[-1].position
 
         await follow(
-            lambda: self._store.subscribe_all(from_position=position, prefix=self._prefix),
+            lambda: self._store.subscribe_all(from_position=self.position, prefix=self.prefix),
             take,
             log=_LOG,
             what="the store",
@@ -82,7 +85,7 @@ class Follower:
         newest = {event.stream: event for event in events}
         reclaims = {event.stream for event in events if event.type in _RECLAIMS}
         offered = {event.stream for event in events if self._is_offered_to_us(event)}
-        cut = len(self._prefix)
+        cut = len(self.prefix)
         for event in events:
             if event.type in TERMINAL_TYPES:
                 self._hear_terminal(WorkflowId(event.stream[cut:]), event)

@@ -1,7 +1,7 @@
 """Health: whether an engine can do its work now, from its store, its rows and the runs that it knows."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -53,7 +53,7 @@ async def health_of(
 ) -> EngineHealth:
     """Return how the engine stands that has these."""
     (_, store_error), (projections, read_model_error) = await asyncio.gather(
-        _answer(store.health()), _answer(runner.status())
+        answer_of(store.health), answer_of(runner.status)
     )
     return EngineHealth(
         store_error,
@@ -64,11 +64,11 @@ async def health_of(
     )
 
 
-async def _answer(asked: Awaitable[T]) -> tuple[T | None, str | None]:
+async def answer_of(ask: Callable[[], Awaitable[T]]) -> tuple[T | None, str | None]:
     """Return an answer, or why there is none."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            return await asked, None
+            return await ask(), None
     except StoreError as error:
         return None, str(error)
     except TimeoutError:

@@ -15,7 +15,6 @@ or tried again, is done by `drive`, in a task.
 import asyncio
 import random
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -27,12 +26,20 @@ from aion_es.clock import Clock
 from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity
 from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
 from aion_es.engine.replay import ask_history, bring_back
-from aion_es.engine.requests import Committed, QueryRequest, Request
+from aion_es.engine.requests import (
+    Committed,
+    QueryRequest,
+    Request,
+    concerns,
+    is_given_up,
+    starts,
+)
+from aion_es.engine.tracing import RunTrace, Tracing
+from aion_es.engine.turns import Turn
 from aion_es.errors import (
     AionError,
     ConcurrencyConflictError,
     DomainError,
-    EngineClosedError,
     QueryFailedError,
     StoreUnavailableError,
     VersionNotLoadedError,
@@ -66,6 +73,11 @@ class Host(Protocol):
     @property
     def worker(self) -> str:
         """Name of this engine in the history."""
+        ...
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What makes spans; `None` where nobody records."""
         ...
 
     def pinned(self, workflow_type: str, version: str) -> WorkflowDefinition:
@@ -104,6 +116,10 @@ class Host(Protocol):
         """Note why a run's code cannot go on, or that it can again (`None`)."""
         ...
 
+    def activated(self, workflow_type: str) -> None:
+        """Hear that a step of the code of a run of this type is recorded."""
+        ...
+
     def turned(self, process: "RunProcess") -> None:
         """Hear that a turn which was taken by `take_turn` is over."""
         ...
@@ -111,25 +127,6 @@ class Host(Protocol):
     def spawn(self, job: Coroutine[Any, Any, None]) -> None:
         """Run something beside the turns, in a task of the engine's."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """One turn between its decisions and its append.
-
-    Attributes:
-        items: What it settles.
-        batch: What it adds, in order.
-        appends: The same, ready for the store: one append, or more if it is too large for one.
-        is_unsure: An append of it may have been made although its answer was lost.
-    """
-
-    items: list[Request | QueryRequest]
-    workflow: Workflow
-    at: datetime
-    batch: list[Pending[WorkflowEvent]]
-    appends: list[PreparedAppend]
-    is_unsure: bool = False
 
 
 class RunProcess:
@@ -146,6 +143,7 @@ class RunProcess:
         end_is_news: Should the run turn out to have ended, its relatives may not have been told yet. Who
             only looks at a closed run tells nobody: parent and child would tell each other for ever.
         busy: A turn is under way, or about to be taken; set by the engine.
+        trace: Its part in the trace of the run; `None` where nobody records.
     """
 
     def __init__(self, workflow_id: WorkflowId, host: Host) -> None:
@@ -158,13 +156,15 @@ class RunProcess:
         self.effects_lost = False
         self.end_is_news = False
         self.busy = False
+        self.trace = None if host.tracing is None else RunTrace(host.tracing)
         self._host = host
         self._inbox: list[Request | QueryRequest] = []
         self._heard = -1  # the highest revision that is known of, from whatever source
         self._wake = False  # the code may have something to do although the mailbox is empty
         self._anew = False  # the next turn begins with reading, so that the code is tried again
-        self._open: _Turn | None = None  # derived, and its append not answered
+        self._open: Turn | None = None  # derived, and its append not answered
         self._without_code = False  # facts are recorded, the code is left out
+        self._stepped = False  # the code has done something since the last turn's end
         self._last_at: datetime | None = None
         # Read, and not yet replayed by the code.
         self._history: list[Envelope[WorkflowEvent]] | None = None
@@ -210,6 +210,8 @@ class RunProcess:
         self.workflow = None
         self._history = None
         self._successor = None
+        if self.trace is not None:
+            self.trace.forget()
 
     def _drop_code(self) -> None:
         if self.execution is not None:
@@ -219,7 +221,7 @@ class RunProcess:
     def refuse_all(self, error: Exception) -> None:
         """Tell everybody who waits here that nothing will come of it; facts stay in the mailbox."""
         turn = self._open
-        if turn is not None and any(_is_given_up(item, error) for item in turn.items):
+        if turn is not None and any(is_given_up(item, error) for item in turn.items):
             # It must not be appended after all, later, when those who asked have been told otherwise.
             if turn.is_unsure and isinstance(error, StoreUnavailableError):
                 error = StoreUnavailableError(error.reason, outcome_unknown=True)
@@ -227,7 +229,7 @@ class RunProcess:
             self._retreat(turn.items)
         kept: list[Request | QueryRequest] = []
         for item in self._inbox:
-            if not _is_given_up(item, error):
+            if not is_given_up(item, error):
                 kept.append(item)
             elif item.answer is not None and not item.answer.done():
                 item.answer.set_exception(error)
@@ -256,15 +258,21 @@ class RunProcess:
             self._retreat(items)
             self._host.turned(self)
 
-    def _append(self, turn: _Turn) -> None:
+    def _append(self, turn: Turn) -> None:
         if turn.appends:
-            answer = self._host.repository.submit(turn.appends[0])
+            answer = self._submit(turn)
             answer.add_done_callback(lambda answer: self._appended(turn, answer))
         else:
             self._conclude(turn, None)
             self._host.turned(self)
 
-    def _appended(self, turn: _Turn, answer: "asyncio.Future[Appended]") -> None:
+    def _submit(self, turn: Turn) -> "asyncio.Future[Appended]":
+        if self.trace is None:
+            return self._host.repository.submit(turn.appends[0])
+        with self.trace.current():
+            return self._host.repository.submit(turn.appends[0])
+
+    def _appended(self, turn: Turn, answer: "asyncio.Future[Appended]") -> None:
         try:
             appended = answer.result()
             del turn.appends[0]
@@ -371,12 +379,12 @@ class RunProcess:
             turn = self._open = await self._derived(items)
         appended = None
         while turn.appends:
-            appended = await self._host.repository.submit(turn.appends[0])
+            appended = await self._submit(turn)
             del turn.appends[0]
         self._open = None
         self._conclude(turn, appended)
 
-    async def _derived(self, items: list[Request | QueryRequest]) -> _Turn:
+    async def _derived(self, items: list[Request | QueryRequest]) -> Turn:
         """Derive the turn; anew if its code met search attributes that turned out to be other than it was told."""
         turn = self._derive(await self._up_to_date(), items)
         while self._host.surroundings.schema.is_unsettled:
@@ -385,7 +393,7 @@ class RunProcess:
                 turn = self._derive(await self._up_to_date(), items)
         return turn
 
-    def _derive(self, workflow: Workflow, items: list[Request | QueryRequest]) -> _Turn:
+    def _derive(self, workflow: Workflow, items: list[Request | QueryRequest]) -> Turn:
         """Decide what waits, let the code react, and return the one append that records all of it."""
         if self.reclaim and workflow.revision >= 0:
             # Somebody's command had it read before this was asked for. Here nothing is under way: what was
@@ -393,6 +401,8 @@ class RunProcess:
             self.reclaim = False
             self._host.loaded(self, reclaim=True)
         at = self._now()
+        if self.trace is not None:
+            self.trace.turn(items)
         self._ensure_code(workflow)
         self._record_commands(workflow, at)
         for item in items:
@@ -400,16 +410,23 @@ class RunProcess:
                 self._decide(workflow, item, at)
         batch = workflow.uncommitted.copy()
         appends: list[PreparedAppend] = []
+        traceparents = None if self.trace is None else self.trace.traceparents(len(batch))
         if batch:
             appends = self._host.repository.prepare(
                 workflow,
                 command_id=self._host.next_command_id(),
                 activated=self.execution is not None and self._successor is None,
+                traceparents=traceparents,
             )
-        return _Turn(items, workflow, at, batch, appends)
+        return Turn(items, workflow, at, batch, appends, traceparents)
 
-    def _conclude(self, turn: _Turn, appended: Appended | None) -> None:
+    def _conclude(self, turn: Turn, appended: Appended | None) -> None:
         """Let what is recorded now have its effects, and answer those who wait."""
+        if self.trace is not None:
+            self.trace.recorded(turn.batch, turn.traceparents)
+        if self._stepped:
+            self._stepped = False
+            self._host.activated(turn.workflow.state.workflow_type)
         if appended is not None:
             turn.workflow.mark_saved(appended.revision, len(turn.batch))
             self._last_at = turn.at
@@ -436,7 +453,7 @@ class RunProcess:
             self.workflow is None
             and self._heard < 0
             and bool(self._inbox)
-            and _starts(self._inbox[0])
+            and starts(self._inbox[0])
         )
 
     def _begin_unread(self) -> Workflow:
@@ -460,6 +477,8 @@ class RunProcess:
                 -1
             )  # a start that came to nothing: there is no more to read, again and again
         if history:
+            if self.trace is not None:
+                self.trace.read(history)
             self._history = history
             self._last_at = max(history[-1].recorded_at, self._last_at or history[-1].recorded_at)
             self._heard = max(self._heard, workflow.revision)
@@ -495,7 +514,9 @@ class RunProcess:
     ) -> CodeExecution:
         state = workflow.state
         definition = self._host.pinned(state.workflow_type, state.package_version)
-        return bring_back(definition, workflow, history, self._host.surroundings)
+        self._stepped = not history[-1].metadata.activated
+        span = None if self.trace is None else self.trace.resume(state, history)
+        return bring_back(definition, workflow, history, self._host.surroundings, activation=span)
 
     def _begin(
         self, workflow: Workflow, event: WorkflowStarted, at: datetime, revision: int
@@ -512,6 +533,7 @@ class RunProcess:
             execution = self.execution = CodeExecution(
                 definition, workflow, self._host.surroundings
             )
+            self._activate(execution)
             execution.deliver(event, at, revision)
         except Exception as error:  # noqa: BLE001 - see _ensure_code
             self._is_stuck(error)
@@ -529,10 +551,17 @@ class RunProcess:
             self._drop_code()  # should it still be there: it knows of the end, and of what is void now
         elif self.execution is not None and type(event) in FACTS and not self.execution.finished:
             try:
+                self._activate(self.execution)
                 self.execution.deliver(event, at, revision)
             except Exception as error:  # noqa: BLE001 - see _ensure_code
                 self._is_stuck(error)
         self._record_commands(workflow, at)
+
+    def _activate(self, execution: CodeExecution) -> None:
+        """Note that the code takes a step now, which it has not taken before."""
+        self._stepped = True
+        if self.trace is not None:
+            self.trace.activate(execution)
 
     def _record_commands(self, workflow: Workflow, at: datetime) -> None:
         if self.execution is None:
@@ -553,6 +582,8 @@ class RunProcess:
 
     def _is_stuck(self, error: Exception) -> None:
         self._drop_code()
+        if self.trace is not None:
+            self.trace.failed(error)
         self.stuck_reason = (
             str(error) if isinstance(error, AionError) else f"{type(error).__name__}: {error}"
         )
@@ -567,7 +598,7 @@ class RunProcess:
 
     def _decide(self, workflow: Workflow, item: Request, at: datetime) -> None:
         item.events, item.refusal = (), None
-        if item.answer is None and not _concerns(workflow, item):
+        if item.answer is None and not concerns(workflow, item):
             return
         first = len(workflow.uncommitted)
         try:
@@ -576,11 +607,13 @@ class RunProcess:
             item.refusal = error
             return
         added = workflow.uncommitted[first:]
+        if self.trace is not None and added:
+            self.trace.decided(workflow.uncommitted, first, item)
         item.events = tuple(pending.event for pending in added)
         for index, pending in enumerate(added):
             self._feed(workflow, pending.event, pending.at, workflow.revision + 1 + first + index)
 
-    def _answer(self, turn: _Turn, position: Position | None) -> None:
+    def _answer(self, turn: Turn, position: Position | None) -> None:
         for item in turn.items:
             if item.answer is None or item.answer.done():
                 continue
@@ -646,25 +679,5 @@ class RunProcess:
             self._wake = True
 
 
-def _is_given_up(item: Request | QueryRequest, error: Exception) -> bool:
-    """Whether who waits for this is told of `error` and nothing more comes of it."""
-    if item.answer is None:
-        return False
-    if isinstance(item, Request) and item.certain:
-        return isinstance(error, EngineClosedError)
-    return True
-
-
 def _reopens(batch: list[Pending[WorkflowEvent]]) -> bool:
     return any(type(pending.event) is WorkflowReopened for pending in batch)
-
-
-def _starts(item: Request | QueryRequest) -> bool:
-    return isinstance(item, Request) and item.starts
-
-
-def _concerns(workflow: Workflow, item: Request) -> bool:
-    """Whether a fact still has a run to be recorded in."""
-    return (
-        workflow.exists and workflow.state.is_open and item.run_id in {None, workflow.state.run_id}
-    )

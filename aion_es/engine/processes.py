@@ -22,6 +22,7 @@ from aion_es.engine.failures import activity_failure_of
 from aion_es.engine.heartbeats import Pulse, payload_of_details
 from aion_es.events.values import ActivityFailure, RetryPolicy
 from aion_es.payload import Payload
+from aion_es.telemetry import following, traceparent
 
 BEAT_INTERVAL: Final = 0.05
 """Seconds; heartbeats within so short a time after one that was passed on are not."""
@@ -118,7 +119,7 @@ class _Pool:
         self._calls[number] = pulse
         try:
             outcome = await self._loop.run_in_executor(
-                self._pool, _call, function, arguments, pulse.info, policy, number
+                self._pool, _call, function, arguments, pulse.info, policy, number, traceparent()
             )
         finally:
             del self._calls[number]
@@ -245,11 +246,13 @@ def _call(
     info: ActivityInfo,
     policy: RetryPolicy,
     number: int,
+    context: str | None,
 ) -> Any:
     running = _CalledHere(info, number)
     token = RUNNING.set(running)
     try:
-        return function(*arguments)
+        with following(context):
+            return function(*arguments)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises is its outcome
         return _Raised(activity_failure_of(error, policy), running.unsaid)
     finally:

@@ -102,9 +102,11 @@ class Recovery:
         couriers, relatives = self._core.couriers, self._core.relatives
         for signal in await self._index.signals():
             sender = WorkflowRef(workflow_id=signal.workflow_id, run_id=signal.run_id)
-            couriers.send_signal(
-                sender, signal.signal_id, signal.target_workflow_id, signal.name, signal.payload
-            )
+            context: str | None = None
+            with suppress(DomainError):
+                context = await relatives.sent_in(sender, signal.signal_id)
+            target, name = signal.target_workflow_id, signal.name
+            couriers.send_signal(sender, signal.signal_id, target, name, signal.payload, context)
         owed = await self._index.children()
         for (workflow_id, run_id), group in groupby(owed, key=lambda c: (c.workflow_id, c.run_id)):
             parent = WorkflowRef(workflow_id=workflow_id, run_id=run_id)

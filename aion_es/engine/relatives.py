@@ -11,10 +11,11 @@ from aion_es.aggregates.state import WorkflowState
 from aion_es.engine.couriers import Couriers, child_run_id
 from aion_es.engine.patience import persistently
 from aion_es.engine.registry import Registry
+from aion_es.engine.tracing import RunContexts
 from aion_es.errors import DomainError
 from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import WorkflowContinuedAsNew
-from aion_es.ids import RunId, WorkflowId
+from aion_es.ids import RunId, SignalId, WorkflowId
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
@@ -28,11 +29,14 @@ class Relatives:
         couriers: Couriers,
         registry: Registry,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        *,
+        traced: bool,
     ) -> None:
         self._repository = repository
         self._couriers = couriers
         self._registry = registry
         self._spawn = spawn
+        self._traced = traced
         self._jobs: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -42,8 +46,20 @@ class Relatives:
         Raises:
             StoreError: The history cannot be read.
         """
-        state = await self._state(parent.workflow_id, parent.run_id)
-        self._couriers.settle_children(state, children)
+        state, contexts = await self._traced_state(parent.workflow_id, parent.run_id)
+        self._couriers.settle_children(state, children, contexts=contexts)
+
+    async def sent_in(self, sender: WorkflowRef, signal_id: SignalId) -> str | None:
+        """Return the trace context in which a run sent a signal; `None` where nobody records.
+
+        Raises:
+            StoreError: The history cannot be read.
+            RunNotFoundError: There is no such run.
+        """
+        if not self._traced:
+            return None
+        _, contexts = await self._traced_state(sender.workflow_id, sender.run_id)
+        return None if contexts is None else contexts.of_signal(signal_id)
 
     def settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
         """Close the children of a run that another has replaced, and tell its parent of its end."""
@@ -85,8 +101,8 @@ class Relatives:
             job.cancel()
 
     async def _settle_replaced(self, workflow_id: WorkflowId, run_id: RunId) -> None:
-        state = await self._state(workflow_id, run_id)
-        self._couriers.settle_children(state)
+        state, contexts = await self._traced_state(workflow_id, run_id)
+        self._couriers.settle_children(state, contexts=contexts)
         if state.parent is not None and state.terminal is not None:
             self._couriers.tell_parent(state.parent, workflow_id, state.terminal)
 
@@ -100,8 +116,14 @@ class Relatives:
         return current.state if current.exists else None
 
     async def _state(self, workflow_id: WorkflowId, run_id: RunId) -> WorkflowState:
+        return (await self._traced_state(workflow_id, run_id))[0]
+
+    async def _traced_state(
+        self, workflow_id: WorkflowId, run_id: RunId
+    ) -> tuple[WorkflowState, RunContexts | None]:
         history = await self._repository.run_history(workflow_id, run_id)
-        return self._repository.fold(workflow_id, history).state
+        contexts = RunContexts.of(history) if self._traced else None
+        return self._repository.fold(workflow_id, history).state, contexts
 
     def _insist(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._closed:

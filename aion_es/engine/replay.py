@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from opentelemetry.trace import Span
+
 from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import WorkflowDefinition
@@ -38,6 +40,7 @@ def bring_back(
     surroundings: Surroundings,
     *,
     as_far_as_it_goes: bool = False,
+    activation: Span | None = None,
 ) -> CodeExecution:
     """Return a run's code where its history ends; to be closed by the caller.
 
@@ -48,12 +51,15 @@ def bring_back(
         surroundings: What the code needs of the engine.
         as_far_as_it_goes: Where code and history part, stop, and return the code as it is there: good
             enough to be asked, never to go on.
+        activation: The span of what the code does beyond what it did before.
 
     Raises:
         NonDeterminismError: The code commands something other than what is recorded.
         PayloadError: A recorded value does not fit the type that the code declares now.
     """
     execution = CodeExecution(definition, workflow, surroundings)
+    if execution.span is not None:
+        execution.span.activation = activation
     try:
         with paused_collector():
             replay(execution, history)

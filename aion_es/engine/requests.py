@@ -8,7 +8,7 @@ from typing import Any
 
 from aion_es.aggregates.workflow import Workflow
 from aion_es.engine.execution import CodeExecution
-from aion_es.errors import AionError
+from aion_es.errors import AionError, EngineClosedError
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import RunId
 from aion_es.store.port import Position
@@ -44,6 +44,7 @@ class Request:
         certain: It is never given up while the engine is open, however long the store is away. Every fact is.
         events: What it added when it was last decided.
         refusal: Why it was refused when it was last decided.
+        traceparent: W3C trace context of who gave it; `None` where nobody records, and for facts.
     """
 
     decide: Decide
@@ -53,6 +54,7 @@ class Request:
     certain: bool = False
     events: tuple[WorkflowEvent, ...] = ()
     refusal: AionError | None = None
+    traceparent: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -62,3 +64,24 @@ class QueryRequest:
     ask: Callable[[CodeExecution], Any]
     answer: "asyncio.Future[Any]"
     run_id: RunId | None = None
+
+
+def is_given_up(item: Request | QueryRequest, error: Exception) -> bool:
+    """Return whether who waits for this is told of `error` and nothing more comes of it."""
+    if item.answer is None:
+        return False
+    if isinstance(item, Request) and item.certain:
+        return isinstance(error, EngineClosedError)
+    return True
+
+
+def starts(item: Request | QueryRequest) -> bool:
+    """Return whether this may begin a workflow that does not exist yet."""
+    return isinstance(item, Request) and item.starts
+
+
+def concerns(workflow: Workflow, item: Request) -> bool:
+    """Return whether a fact still has a run to be recorded in."""
+    return (
+        workflow.exists and workflow.state.is_open and item.run_id in {None, workflow.state.run_id}
+    )

@@ -50,6 +50,11 @@ class TimerService:
         """Call `fire` after `delay`; see `add`."""
         self.add(key, self._clock.now() + delay, fire)
 
+    def overdue(self) -> int:
+        """Return how many should have fired by now; may be asked on any thread."""
+        now = self._clock.now()
+        return sum(due_at <= now for due_at in tuple(self._live.values()))
+
     def discard(self, key: Hashable) -> None:
         """Forget what is held under this key, if anything is."""
         self._live.pop(key, None)

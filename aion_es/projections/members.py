@@ -6,10 +6,12 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from opentelemetry.trace import SpanKind
 from sqlalchemy import Connection
 
 from aion_es.clock import Clock
@@ -27,6 +29,7 @@ from aion_es.projections.instants import to_micros
 from aion_es.projections.projection import Projection
 from aion_es.projections.read_model import ReadModel
 from aion_es.store.port import START, Position, RecordedEvent
+from aion_es.telemetry import EVENTS, PROJECTION, READ_MODEL, REBUILD, after, calling, is_recording
 
 _log = logging.getLogger("aion_es.projections")
 
@@ -118,6 +121,7 @@ class Handler:
     def __init__(self, read_model: ReadModel, clock: Clock) -> None:
         self._read_model = read_model
         self._clock = clock
+        self._traced = is_recording()
 
     async def handle(
         self, member: Member, batch: Sequence[RecordedEvent], position: Position
@@ -231,17 +235,19 @@ class Handler:
             new = batch[_first_after(batch, member.position) :]
             recorded_at = to_micros(new[-1].recorded_at) if new else None
             try:
-                await self._read_model.write(
-                    partial(
-                        _apply,
-                        projection=projection,
-                        batch=_wanted(member, new),
-                        expected=member.position,
-                        position=position,
-                        recorded_at=recorded_at,
-                        is_beside=member.is_beside,
+                wanted = _wanted(member, new)
+                with self._span(member, len(wanted)):
+                    await self._read_model.write(
+                        partial(
+                            _apply,
+                            projection=projection,
+                            batch=wanted,
+                            expected=member.position,
+                            position=position,
+                            recorded_at=recorded_at,
+                            is_beside=member.is_beside,
+                        )
                     )
-                )
             except CheckpointMovedError as moved:
                 projection.forget()
                 member.position = moved.position
@@ -256,12 +262,30 @@ class Handler:
                 member.recorded_at = recorded_at or member.recorded_at
                 member.pace.note(position)
 
-    def _of(self, member: Member) -> Attributes:
-        return {
-            "aion.projection": member.projection.name,
-            "aion.read_model": self._read_model.name,
-            "aion.rebuild": member.is_beside,
+    def _span(self, member: Member, events: int) -> AbstractContextManager[object]:
+        """Run a block, one batch for one projection, in a span that begins a trace, where somebody records."""
+        if not self._traced or not events:
+            return nullcontext()
+        name = member.projection.name
+        facts: dict[str, int | str] = {
+            PROJECTION: name,
+            READ_MODEL: self._read_model.name,
+            REBUILD: member.is_beside,
+            EVENTS: events,
         }
+        return calling(f"aion.projection {name}", facts, SpanKind.CONSUMER, after(None))
+
+    def _of(self, member: Member) -> Attributes:
+        return labels(member.projection.name, self._read_model.name, member.is_beside)
+
+
+def labels(projection: str, read_model: str, is_rebuild: bool) -> Attributes:
+    """Return what every figure of a projection is labelled with."""
+    return {
+        "aion.projection": projection,
+        "aion.read_model": read_model,
+        "aion.rebuild": is_rebuild,
+    }
 
 
 def _apply(

@@ -13,6 +13,7 @@ from aion_es.metrics import (
     Gauge,
     Values,
 )
+from aion_es.projections.members import labels
 from aion_es.projections.status import ProjectionStatus
 
 _GAUGES: Final[tuple[Gauge, ...]] = (
@@ -45,7 +46,7 @@ class ProjectionMeter:
         for status in seen:
             for one, is_rebuild in ((status, False), (status.rebuild, True)):
                 if one is not None:
-                    attributes = self._attributes(one.name, is_rebuild)
+                    attributes = labels(one.name, self._read_model, is_rebuild)
                     shown.append(_Seen(one, skipped.get(one.name, 0), attributes))
         self._seen = shown  # at once: it may be read on another thread just now
 
@@ -79,13 +80,6 @@ class ProjectionMeter:
 
     def _skips(self) -> Values:
         return [(one.skipped, one.of) for one in self._seen]
-
-    def _attributes(self, name: str, is_rebuild: bool) -> Attributes:
-        return {
-            "aion.projection": name,
-            "aion.read_model": self._read_model,
-            "aion.rebuild": is_rebuild,
-        }
 
 
 class _Seen(NamedTuple):

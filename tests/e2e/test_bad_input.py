@@ -518,7 +518,7 @@ async def test_search_attributes_that_do_not_fit_are_refused_and_start_nothing(
 ) -> None:
     async with open_engine(ALL, search_attributes=[age]) as engine:
         with pytest.raises(AttributeTypeError):
-            await engine.start(quick, attributes={age: "old"})
+            await engine.start(quick, attributes={age: "old"})  # type: ignore[arg-type] # a type checker refuses it too
         with pytest.raises(UnregisteredAttributeError):
             await engine.start(quick, attributes={"unheard_of": 1})
         assert await stored(engine) == 0

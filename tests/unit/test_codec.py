@@ -235,7 +235,7 @@ def test_an_envelope_brings_event_place_identity_metadata_and_size() -> None:
         11,
         EVENT_ID,
         metadata,
-        len(written.data) + len(written.metadata),
+        len(written.data),
     )
 
 

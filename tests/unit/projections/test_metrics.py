@@ -6,14 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from aion_es.metrics import PROJECTION_LAG, Gauge
 from aion_es.projections import ReadModel
 from aion_es.store.memory import MemoryEventStore
 from tests.unit.projections.logs import Breaking, Log, append, append_poison, runner_of, running
+from tests.unit.recorded_metrics import installed_reader
 
 Values = dict[tuple[str, bool], float]
 """By projection, and whether it is the making of its rows anew."""
@@ -22,9 +21,7 @@ Values = dict[tuple[str, bool], float]
 @pytest.fixture(scope="session")
 def sdk() -> InMemoryMetricReader:
     """The program's SDK: there can be one in a process, and it stays."""
-    reader = InMemoryMetricReader()
-    metrics.set_meter_provider(MeterProvider([reader]))
-    return reader
+    return installed_reader()
 
 
 @pytest.fixture(autouse=True)
