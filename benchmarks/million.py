@@ -70,7 +70,7 @@ def runs(count: int) -> Iterator[Execution]:
             run.execution_duration = run.close_time - started
             run.failure_type = "CardRefused" if failed else None
         run.attributes = _attributes(chance, number, count, has_total=number % bare != bare // 2)
-        run.changed = set(run.attributes)
+        run.changed = frozenset(run.attributes)
         yield run
 
 
