@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.catalog_repository import CatalogRepository, PackageRepository
-from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.batch import Batches
 from aion_es.client import WorkflowClient
 from aion_es.clock import SleepingClock, SystemClock

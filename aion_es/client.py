@@ -12,9 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.lifecycle import OnConflict, Reuse, StartWorkflow
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.status import WorkflowStatus
 from aion_es.aggregates.workflow import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.channels import Askable, Signal
 from aion_es.authoring.context import Context
 from aion_es.authoring.definitions import WorkflowDefinition, workflow_definition

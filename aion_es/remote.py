@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.catalog_repository import CatalogRepository
-from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import WorkflowDefinition, workflow_definition
 from aion_es.batch import Batches
 from aion_es.client import WorkflowClient

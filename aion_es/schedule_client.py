@@ -8,8 +8,7 @@ from typing import Any, Final, TypeVar
 
 from aion_es.aggregates import schedule as aggregate
 from aion_es.aggregates.lifecycle import deadline
-from aion_es.aggregates.repository import ExecutedSchedule
-from aion_es.aggregates.schedule_repository import ScheduleRepository
+from aion_es.aggregates.schedule_repository import ExecutedSchedule, ScheduleRepository
 from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.authoring.definitions import workflow_definition
 from aion_es.client import WorkflowClient, WorkflowHandle

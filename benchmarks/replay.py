@@ -9,8 +9,8 @@ from typing import Final
 
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.lifecycle import StartWorkflow
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import workflow_definition
 from aion_es.collector import paused_collector
 from aion_es.engine.execution import CodeExecution, Surroundings

@@ -1,12 +1,23 @@
 """Loading and saving schedules: `repository.py` does the I/O, this says what it is done with."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from aion_es.aggregates.repository import ExecutedSchedule, Origin, Repository, Saved
+from aion_es.aggregates.repository import Origin, Repository, Saved
 from aion_es.aggregates.schedule import Schedule
 from aion_es.events.codec import StoredEvent
 from aion_es.events.schedule import ScheduleEvent
 from aion_es.ids import ScheduleId, StreamName, check_id, schedule_stream
+from aion_es.store.port import Position
+
+
+class ExecutedSchedule(NamedTuple):
+    """What a command on a schedule did; the fields of `Executed`."""
+
+    events: tuple[ScheduleEvent, ...]
+    schedule: Schedule
+    revision: int
+    position: Position | None
 
 
 class ScheduleRepository(Repository[Schedule, ScheduleEvent]):

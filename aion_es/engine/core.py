@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from aion_es.aggregates.aggregate import Pending
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import SleepingClock
 from aion_es.engine.activity_effects import ActivityEffects

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast, get_args
 
-from aion_es.aggregates.repository import WorkflowRepository
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.clock import Clock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.execution import CodeExecution, Surroundings

@@ -19,8 +19,9 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from aion_es.aggregates.aggregate import Pending
-from aion_es.aggregates.repository import PreparedAppend, WorkflowRepository
+from aion_es.aggregates.repository import PreparedAppend
 from aion_es.aggregates.workflow import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.clock import Clock
 from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity

@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.state import WorkflowState
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.engine.couriers import Couriers, child_run_id
 from aion_es.engine.patience import persistently
 from aion_es.engine.registry import Registry

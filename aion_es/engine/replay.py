@@ -11,8 +11,8 @@ from typing import Any
 
 from opentelemetry.trace import Span
 
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.workflow import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.collector import paused_collector
 from aion_es.engine.commands import COMMAND_EVENTS, Command, describe

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from aion_es.aggregates.lifecycle import StartWorkflow
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.aggregates.workflow import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.core import EngineCore
 from aion_es.engine.follower import TERMINAL_TYPES

@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from aion_es.aggregates.repository import ExecutedSchedule
 from aion_es.aggregates.schedule import Schedule
 from aion_es.aggregates.schedule_decisions import LATE, Moment
-from aion_es.aggregates.schedule_repository import ScheduleRepository
+from aion_es.aggregates.schedule_repository import ExecutedSchedule, ScheduleRepository
 from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.clock import SleepingClock
 from aion_es.engine.recovery import HORIZON

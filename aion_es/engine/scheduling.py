@@ -2,8 +2,8 @@
 
 import asyncio
 
-from aion_es.aggregates.repository import WorkflowRepository
 from aion_es.aggregates.schedule_repository import ScheduleRepository
+from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.clock import SleepingClock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.core import EngineCore
