@@ -30,8 +30,8 @@ async def main() -> None:
         async with Engine.open(
             sys.argv[1], workflows=[waits], activities=[slow], options=options
         ) as engine:
-            await engine.start(waits, id="w")
-            try:
+            try:  # the activity may have begun before its start is answered
+                await engine.start(waits, id="w")
                 await asyncio.Event().wait()
             finally:
                 print("leaving", flush=True)
