@@ -107,6 +107,11 @@ def workflow_prefix(namespace: Namespace) -> str:
     return f"{namespace}_workflow-"
 
 
+def package_prefix(namespace: Namespace) -> str:
+    """Return the prefix that the streams of all packages of `namespace` share."""
+    return f"{namespace}_package-"
+
+
 def schedule_prefix(namespace: Namespace) -> str:
     """Return the prefix that every schedule stream of `namespace` shares."""
     return f"{namespace}_schedule-"

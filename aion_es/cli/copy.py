@@ -10,8 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from aion_es.errors import UnknownStoreURLError
-from aion_es.ids import check_namespace, schedule_prefix, workflow_prefix
-from aion_es.store.copying import CopyProgress, copy_streams
+from aion_es.ids import (
+    StreamName,
+    catalog_stream,
+    check_namespace,
+    package_prefix,
+    schedule_prefix,
+    workflow_prefix,
+)
+from aion_es.store.copying import CopyProgress, copy_stream, copy_streams
 from aion_es.store.port import EventStore
 from aion_es.store.url import open_store, sqlite_file
 
@@ -31,7 +38,7 @@ def copy(
     namespace: Annotated[
         str | None,
         typer.Option(
-            help="Only this namespace's workflows and schedules. Without it: every stream."
+            help="Only this namespace: workflows, schedules, routes, packages. Without it: every stream."
         ),
     ] = None,
     verify: Annotated[
@@ -43,23 +50,44 @@ def copy(
     Run again after an interruption, it goes on where it stopped. Nothing is ever overwritten.
     """
     try:
-        copied = asyncio.run(_copy(source, destination, _prefixes(namespace), verify=verify))
+        copied = asyncio.run(_copy(source, destination, _parts(namespace), verify=verify))
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where this one stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(_told(copied, verify=verify))
 
 
-def _prefixes(namespace: str | None) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Part:
+    """A part of a store: the streams whose name begins with `name`, or the one that is called so."""
+
+    name: str
+    is_one: bool = False
+
+    @property
+    def shown(self) -> str:
+        if self.is_one:
+            return self.name
+        return f"{self.name}…" if self.name else "all streams"
+
+
+def _parts(namespace: str | None) -> tuple[_Part, ...]:
     if namespace is None:
-        return ("",)
+        return (_Part(""),)
     name = check_namespace(namespace)
-    return workflow_prefix(name), schedule_prefix(name)
+    return (
+        # By its exact name: other namespaces may begin with it.
+        _Part(catalog_stream(name), is_one=True),
+        _Part(package_prefix(name)),
+        _Part(workflow_prefix(name)),
+        _Part(schedule_prefix(name)),
+    )
 
 
 async def _copy(
-    source_url: str, destination_url: str, prefixes: tuple[str, ...], *, verify: bool
+    source_url: str, destination_url: str, parts: tuple[_Part, ...], *, verify: bool
 ) -> list[CopyProgress]:
+    _require_kept(source_url)
     file = sqlite_file(source_url)
     if file is not None and not file.exists():
         # Opening it would make an empty store, of which nothing is copied with success.
@@ -67,15 +95,29 @@ async def _copy(
     async with AsyncExitStack() as stack:
         source = await open_store(source_url)
         stack.push_async_callback(source.aclose)
+        _require_kept(destination_url)
         destination = await open_store(destination_url)
         stack.push_async_callback(destination.aclose)
-        return [
-            await _copy_shown(source, destination, prefix, verify=verify) for prefix in prefixes
-        ]
+        return [await _copy_shown(source, destination, part, verify=verify) for part in parts]
+
+
+def _require_kept(url: str) -> None:
+    """Return if the store that `url` names is there before and after this command.
+
+    Raises:
+        UnknownStoreURLError: It is in memory.
+    """
+    in_memory = url.startswith("sqlite://") and sqlite_file(url) is None
+    if in_memory or url.startswith("memory://"):
+        raise UnknownStoreURLError(
+            url,
+            "a store in memory begins empty and ends with this command; name a file or a server; "
+            "nothing was copied",
+        )
 
 
 async def _copy_shown(
-    source: EventStore, destination: EventStore, prefix: str, *, verify: bool
+    source: EventStore, destination: EventStore, part: _Part, *, verify: bool
 ) -> CopyProgress:
     console = Console(stderr=True)
     with Progress(
@@ -86,10 +128,13 @@ async def _copy_shown(
         console=console,
         disable=not console.is_terminal,  # a log has no use for a bar
     ) as progress:
-        bar = _Bar(progress, f"{prefix}…" if prefix else "all streams")
+        bar = _Bar(progress, part.shown)
         bar.begin((await source.end_position()).commit)
+        if part.is_one:
+            stream = StreamName(part.name)
+            return await copy_stream(source, destination, stream, verify=verify, progress=bar.show)
         return await copy_streams(
-            source, destination, prefix=prefix, verify=verify, progress=bar.show
+            source, destination, prefix=part.name, verify=verify, progress=bar.show
         )
 
 

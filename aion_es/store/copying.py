@@ -101,10 +101,26 @@ async def copy_streams(
         StoreUnavailableError: One of the two is away; call again.
     """
     copy = _Copy(source, destination, progress)
-    await copy.run(prefix)
-    if verify:
-        await copy.verify()
-    return copy.progress
+    return await copy.run(_copied(source.read_all(prefix=prefix), prefix), verify=verify)
+
+
+async def copy_stream(
+    source: CopySource,
+    destination: EventStore,
+    stream: StreamName,
+    *,
+    verify: bool = True,
+    progress: ProgressCallback | None = None,
+) -> CopyProgress:
+    """Copy the one stream that has exactly this name; everything else is as with `copy_streams`.
+
+    A stream that is unknown in the source, or deleted, is no stream to be copied: nothing is done.
+
+    Raises:
+        StoreCorruptError, AppendTooLargeError, ConcurrencyConflictError, StoreUnavailableError: As there.
+    """
+    copy = _Copy(source, destination, progress)
+    return await copy.run(source.read(stream), verify=verify)
 
 
 class _Copy:
@@ -117,27 +133,30 @@ class _Copy:
         self._targets: dict[StreamName, _Target | None] = {}
         self.progress = CopyProgress()
 
-    async def run(self, prefix: str) -> None:
-        async for batch in self._batches(prefix):
+    async def run(self, events: AsyncIterator[RecordedEvent], *, verify: bool) -> CopyProgress:
+        async for batch in self._batches(events):
             await self._copy(batch)
         for stream, target in self._targets.items():
             if target is not None:
                 await self._copy_limits(stream)
+        if verify:
+            await self._verify()
+        return self.progress
 
-    async def verify(self) -> None:
+    async def _verify(self) -> None:
         for stream, target in self._targets.items():
             if target is not None:
                 count = await self._compare(stream, target.first, target.head)
                 await self._tell(replace(self.progress, verified=self.progress.verified + count))
 
-    async def _batches(self, prefix: str) -> AsyncIterator[list[RecordedEvent]]:
+    async def _batches(
+        self, events: AsyncIterator[RecordedEvent]
+    ) -> AsyncIterator[list[RecordedEvent]]:
         """Yield the source's events in order, cut where the stream changes and by what an append may hold."""
         most = self._destination.limits.max_append_bytes
         batch: list[RecordedEvent] = []
         size = 0
-        async for event in self._source.read_all(prefix=prefix):
-            if event.stream.startswith("$") and not prefix.startswith("$"):
-                continue
+        async for event in events:
             bytes_more = _as_new(event).size
             if batch and (
                 event.stream != batch[-1].stream
@@ -245,6 +264,15 @@ class _Copy:
             told = self._callback(progress)
             if told is not None:
                 await told
+
+
+async def _copied(
+    events: AsyncIterator[RecordedEvent], prefix: str
+) -> AsyncIterator[RecordedEvent]:
+    """Yield those of all events that are to be copied: a server's own only if they were asked for."""
+    async for event in events:
+        if prefix.startswith("$") or not event.stream.startswith("$"):
+            yield event
 
 
 def _as_new(event: RecordedEvent) -> NewEvent:

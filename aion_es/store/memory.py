@@ -1,10 +1,9 @@
 """The event store in memory: the port's promises kept by plain lists, on one event loop, until the process ends."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Final, Self
+from typing import Final
 
 from aion_es.clock import Clock, SystemClock
 from aion_es.errors import (
@@ -17,34 +16,39 @@ from aion_es.errors import (
     StreamDeletedError,
 )
 from aion_es.ids import StreamName
-from aion_es.store.closing import ClosesOnExit
+from aion_es.store.arguments import (
+    check_changes,
+    check_expected,
+    check_group,
+    check_limit,
+    check_metadata,
+    check_name,
+    check_position,
+    check_prefix,
+    check_revision,
+    check_type,
+)
 from aion_es.store.memory_groups import MemoryConsumer, MemoryConsumerGroup
+from aion_es.store.memory_subscriptions import PAGE, MemorySubscription
 from aion_es.store.port import (
     ANY,
     EXISTS,
     NO_STREAM,
     START,
     Appended,
-    CaughtUp,
-    Checkpoint,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     Expected,
     ExpectedRevision,
-    FellBehind,
     NewEvent,
     Position,
     RecordedEvent,
     StoreLimits,
     StreamMetadata,
-    SubscriptionMessage,
 )
 
 LIMITS: Final = StoreLimits(max_event_bytes=1_048_576, max_append_bytes=16 * 1_048_576)
 """Those of the embedded store, so that what a test accepts is accepted there."""
-PAGE: Final = 512
-"""Events that a read or a subscription gives before the event loop gets its turn."""
-LIVE_BUFFER: Final = 4_096
-"""A live subscriber with more than so many events to come is told that it fell behind."""
 
 
 class _Stream:
@@ -118,97 +122,6 @@ class _Stream:
         return [event for event in events if now - event.recorded_at < limits.max_age]
 
 
-class MemorySubscription(ClosesOnExit):
-    """A catch-up subscription: an index into the store's log that moves on as its owner asks.
-
-    Nothing is buffered for it, so it cannot be dropped; a live one that lets more than
-    `LIVE_BUFFER` events pile up still says that it fell behind, as those of other stores do.
-
-    Args:
-        log: The store's events by position; only read.
-        begin: The first position to look at.
-        is_wanted: Tells which events to deliver.
-        require_open: Raises `StoreClosedError` when the store was closed.
-        forget: Called when the subscription is closed.
-    """
-
-    def __init__(
-        self,
-        log: Sequence[RecordedEvent],
-        begin: int,
-        is_wanted: Callable[[RecordedEvent], bool],
-        require_open: Callable[[], None],
-        forget: "Callable[[MemorySubscription], None]",
-    ) -> None:
-        self._log = log
-        self._next = begin
-        self._is_wanted = is_wanted
-        self._require_open = require_open
-        self._forget = forget
-        self._live = False
-        self._ready: deque[SubscriptionMessage] = deque()
-        self._closed = False
-        self._changed = asyncio.Event()
-
-    def wake(self) -> None:
-        """Say that the log grew, or that the store closed."""
-        self._changed.set()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SubscriptionMessage:
-        if not self._ready:
-            self._ready.extend(await self.next_batch())
-        if not self._ready:
-            raise StopAsyncIteration
-        return self._ready.popleft()
-
-    async def next_batch(self) -> Sequence[SubscriptionMessage]:
-        """Return what is ready, waiting for it; empty only when closed."""
-        # The loop gets its turn even where there is always more. Nothing is taken before the last
-        # await, so a caller that is cancelled here loses nothing.
-        await asyncio.sleep(0)
-        while not self._closed:
-            self._require_open()
-            self._changed.clear()
-            if batch := self._take():
-                return batch
-            await self._changed.wait()
-        return ()
-
-    def _take(self) -> Sequence[SubscriptionMessage]:
-        if self._ready:
-            batch = tuple(self._ready)
-            self._ready.clear()
-            return batch
-        return self._look()
-
-    def _look(self) -> Sequence[SubscriptionMessage]:
-        """Move on by one page of the log; return what its owner learns from that."""
-        log = self._log
-        messages: list[SubscriptionMessage] = []
-        if self._live and len(log) - self._next > LIVE_BUFFER:
-            self._live = False
-            messages.append(FellBehind())
-        page = log[self._next : self._next + PAGE]
-        self._next += len(page)
-        messages.extend(event for event in page if self._is_wanted(event))
-        if page and (not messages or messages[-1] is not page[-1]):
-            messages.append(Checkpoint(page[-1].position))
-        if not self._live and self._next >= len(log):
-            self._live = True
-            messages.append(CaughtUp())
-        return messages
-
-    async def aclose(self) -> None:
-        """End it; whoever waits for a message gets none."""
-        self._closed = True
-        self._ready.clear()
-        self._forget(self)
-        self.wake()
-
-
 class MemoryEventStore:
     """An event store that lives as long as the process: for tests, trials and `memory://`.
 
@@ -243,6 +156,7 @@ class MemoryEventStore:
     ) -> Appended:
         """Append all of `events` or none; see `EventWriter.append`."""
         self._require_open()
+        check_expected(expected)
         answer = self._append(self._stream(stream), tuple(events), expected)
         await asyncio.sleep(0)
         return answer
@@ -252,6 +166,7 @@ class MemoryEventStore:
     ) -> "asyncio.Future[Appended]":
         """Append at once; see `EventWriter.submit`."""
         self._require_open()
+        check_expected(expected)
         answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         try:
             answer.set_result(self._append(self._stream(stream), tuple(events), expected))
@@ -262,6 +177,7 @@ class MemoryEventStore:
     def _append(
         self, stream: _Stream, batch: Sequence[NewEvent], expected: ExpectedRevision
     ) -> Appended:
+        check_name("stream", stream.name)
         _require_within_limits(batch)
         try:
             stream.require(expected)
@@ -290,6 +206,8 @@ class MemoryEventStore:
             StreamDeletedError: EXISTS, and the stream is deleted already.
         """
         self._require_open()
+        check_name("stream", stream)
+        check_expected(expected)
         found = self._stream(stream)
         found.require(expected)
         found.begin = len(found.events)
@@ -302,6 +220,8 @@ class MemoryEventStore:
     async def set_metadata(self, stream: StreamName, metadata: StreamMetadata) -> None:
         """Replace the stream's metadata; the stream need not exist."""
         self._require_open()
+        check_name("stream", stream)
+        check_metadata(metadata)
         found = self._streams.setdefault(stream, _Stream(stream))
         found.metadata = metadata
 
@@ -317,6 +237,9 @@ class MemoryEventStore:
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the stream's events as they stand when the read begins; see `EventReader.read`."""
         self._require_open()
+        check_name("stream", stream)
+        check_revision(from_revision)
+        check_limit(limit)
         events = self._stream(stream).visible(self._clock.now())
         if from_revision is not None and backwards:
             events = [event for event in events if event.revision <= from_revision]
@@ -335,6 +258,9 @@ class MemoryEventStore:
     ) -> AsyncIterator[RecordedEvent]:
         """Yield every stream's events as they stand when the read begins; see `EventReader.read_all`."""
         self._require_open()
+        check_prefix(prefix)
+        check_position(from_position)
+        check_limit(limit)
         if backwards:
             events = self._log[: from_position.commit] if from_position != START else self._log
         else:
@@ -346,7 +272,8 @@ class MemoryEventStore:
     async def _in_pages(
         self, events: Sequence[RecordedEvent], backwards: bool, limit: int | None
     ) -> AsyncIterator[RecordedEvent]:
-        wanted = (events[::-1] if backwards else events)[:limit]
+        most = None if limit is None else max(limit, 0)
+        wanted = (events[::-1] if backwards else events)[:most]
         for start in range(0, len(wanted), PAGE):
             await asyncio.sleep(0)
             self._require_open()
@@ -374,6 +301,8 @@ class MemoryEventStore:
             StoreClosedError: The store was closed.
         """
         self._require_open()
+        check_prefix(prefix)
+        check_position(from_position)
         return self._subscribe(
             from_position.commit + 1, lambda event: event.stream.startswith(prefix)
         )
@@ -387,6 +316,8 @@ class MemoryEventStore:
             StoreClosedError: The store was closed.
         """
         self._require_open()
+        check_name("stream", stream)
+        check_revision(from_revision)
         # What is hidden lies before what is not, so where to begin is all there is to decide.
         stored = self._stream(stream).visible(self._clock.now())
         return self._subscribe(
@@ -410,11 +341,17 @@ class MemoryEventStore:
     ) -> None:
         """Create a group; see `CompetingConsumers.create_consumer_group`."""
         self._require_open()
+        wanted = settings or ConsumerGroupSettings()
+        check_group(name, wanted)
         if name in self._groups:
             raise ConsumerGroupExistsError(name)
-        self._groups[name] = MemoryConsumerGroup(
-            name, settings or ConsumerGroupSettings(), self._log
-        )
+        self._groups[name] = MemoryConsumerGroup(name, wanted, self._log)
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """Change how a group delivers; see `CompetingConsumers.update_consumer_group`."""
+        self._require_open()
+        check_changes(name, changes)
+        self._group(name).update(changes)
 
     async def delete_consumer_group(self, name: str) -> None:
         """Delete a group; whoever waits on it gets `ConsumerGroupNotFoundError`."""
@@ -477,7 +414,10 @@ def _require_within_limits(batch: Sequence[NewEvent]) -> None:
 
     Raises:
         AppendTooLargeError: One event, or all together, are over the limit.
+        InvalidArgumentError: A type cannot be called so.
     """
+    for event in batch:
+        check_type(event.type)
     sizes = [event.size for event in batch]
     largest, total = max(sizes, default=0), sum(sizes)
     if largest > LIMITS.max_event_bytes:

@@ -10,6 +10,7 @@ from aion_es.errors import ConsumerGroupNotFoundError
 from aion_es.ids import StreamName
 from aion_es.store.closing import ClosesOnExit
 from aion_es.store.port import (
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     ConsumerStrategy,
     Delivery,
@@ -53,6 +54,16 @@ class MemoryConsumerGroup:
         self._outstanding: dict[Position, _Outstanding] = {}
         self._parked: list[RecordedEvent] = []
         self._owners: dict[StreamName, MemoryConsumer] = {}
+
+    def update(self, changes: ConsumerGroupChanges) -> None:
+        """Deliver otherwise from now on; what is held stays with who holds it, as it was delivered."""
+        before, self._settings = self._settings, changes.applied_to(self._settings)
+        if self._settings.strategy is not before.strategy:
+            self._owners.clear()
+            for kept in self._kept.values():
+                self._again.extend(kept)
+                kept.clear()
+        self.wake()
 
     def join(self, consumer: "MemoryConsumer") -> None:
         """Take in a new member."""

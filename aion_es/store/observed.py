@@ -19,6 +19,7 @@ from aion_es.store.port import (
     Appended,
     CaughtUp,
     Consumer,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     Delivery,
     EventStore,
@@ -198,6 +199,11 @@ class ObservedEventStore:
         """See `CompetingConsumers`."""
         with self._spans.calling("create_consumer_group", {GROUP: name}):
             await self.inner.create_consumer_group(name, settings)
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """See `CompetingConsumers`."""
+        with self._spans.calling("update_consumer_group", {GROUP: name}):
+            await self.inner.update_consumer_group(name, changes)
 
     async def delete_consumer_group(self, name: str) -> None:
         """See `CompetingConsumers`."""

@@ -8,7 +8,7 @@ import asyncio
 import enum
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, Protocol, Self, TypeAlias
@@ -133,9 +133,9 @@ class StreamMetadata:
     """Limits on what a read of a stream gives; what they hide is reclaimed by compaction.
 
     Attributes:
-        max_count: Only the newest so many events are read.
-        max_age: Only events younger than this are read.
-        truncate_before: Only events from this revision on are read.
+        max_count: Only the newest so many events are read; at least 1.
+        max_age: Only events younger than this are read; longer than nothing, and at most 10,675,199 days.
+        truncate_before: Only events from this revision on are read; below 2**63 - 1.
     """
 
     max_count: int | None = None
@@ -160,11 +160,12 @@ class EventReader(Protocol):
             stream: Whose events.
             from_revision: First revision to give, inclusive. Default: the first, backwards the last.
             backwards: Newest first.
-            limit: At most so many.
+            limit: At most so many; none with 0 or less.
 
         Reads in pages, in constant memory.
 
         Raises:
+            InvalidArgumentError: No stream can have this name, or an argument is no number.
             StoreUnavailableError: The store is away; what was yielded is right.
             StoreClosedError: The store was closed.
         """
@@ -185,7 +186,12 @@ class EventReader(Protocol):
                 (`START` then means the end).
             prefix: Filtered in the store. Empty for all.
             backwards: Newest first.
-            limit: At most so many.
+            limit: At most so many; none with 0 or less.
+
+        Raises:
+            InvalidArgumentError: `from_position` is no position, `prefix` cannot begin a name, or
+                `limit` is no number.
+            StoreUnavailableError, StoreClosedError: As with `read`.
         """
         ...
 
@@ -218,6 +224,8 @@ class EventWriter(Protocol):
 
         Raises:
             ConcurrencyConflictError: `expected` does not hold; nothing was written.
+            InvalidArgumentError: `expected` is none, or the name of the stream or of a type cannot be;
+                nothing was written.
             AppendTooLargeError: Over `limits`; nothing was written.
             StreamDeletedError: EXISTS on a deleted stream; nothing was written.
             StoreUnavailableError: The store is away or cannot write; `outcome_unknown` says whether
@@ -234,7 +242,7 @@ class EventWriter(Protocol):
         Appends are made in the order of the calls. Cancelling the future does not take the append back.
 
         Raises:
-            AppendTooLargeError, StoreClosedError: At once, or through the future, like every other error
+            InvalidArgumentError, AppendTooLargeError, StoreClosedError: At once, or through the future, like every other error
                 of `append`.
         """
         ...
@@ -309,9 +317,9 @@ class ConsumerGroupSettings:
         prefix: Streams whose name begins so.
         strategy: How events are shared.
         from_position: Where it begins, exclusive.
-        message_timeout: Unanswered for so long, a delivery is made again.
-        max_retries: Delivered again so often; then the event is parked.
-        buffer_size: At most so many unanswered deliveries per consumer.
+        message_timeout: Unanswered for so long, a delivery is made again. From a millisecond to 24 days.
+        max_retries: Delivered again so often; then the event is parked. From 0 to 2**31 - 1.
+        buffer_size: At most so many unanswered deliveries per consumer. From 1 to 2**30 - 1.
     """
 
     prefix: str = ""
@@ -320,6 +328,27 @@ class ConsumerGroupSettings:
     message_timeout: timedelta = timedelta(seconds=30)
     max_retries: int = 10
     buffer_size: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerGroupChanges:
+    """What is to be different in how a consumer group delivers; None leaves a setting as it is.
+
+    The attributes are those of `ConsumerGroupSettings`. Which events a group gets, its prefix, is decided
+    when it is created.
+    """
+
+    strategy: ConsumerStrategy | None = None
+    message_timeout: timedelta | None = None
+    max_retries: int | None = None
+    buffer_size: int | None = None
+
+    def applied_to(self, settings: ConsumerGroupSettings) -> ConsumerGroupSettings:
+        """Return `settings` with these changes."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            settings, **{name: value for name, value in named.items() if value is not None}
+        )
 
 
 class Delivery(NamedTuple):
@@ -375,6 +404,20 @@ class CompetingConsumers(Protocol):
 
         Raises:
             ConsumerGroupExistsError: There is one of this name.
+            InvalidArgumentError: The name or a setting makes no sense; there is no group.
+        """
+        ...
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """Change how a group delivers, for those who are its members too.
+
+        Its place is kept, and what is parked stays parked. What consumers hold unanswered at this moment
+        may come again at once, from attempt 1, and so may what was answered just before: a server drops
+        the connections of a group that it changes, and its consumers join again by themselves.
+
+        Raises:
+            ConsumerGroupNotFoundError: There is none.
+            InvalidArgumentError: A setting makes no sense; nothing was changed.
         """
         ...
 
@@ -407,7 +450,11 @@ class EventStore(EventReader, EventWriter, EventSubscriber, CompetingConsumers, 
         ...
 
     async def set_metadata(self, stream: StreamName, metadata: StreamMetadata) -> None:
-        """Replace the stream's metadata; the stream need not exist."""
+        """Replace the stream's metadata; the stream need not exist.
+
+        Raises:
+            InvalidArgumentError: A limit is out of its bounds; nothing changed.
+        """
         ...
 
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
@@ -416,6 +463,7 @@ class EventStore(EventReader, EventWriter, EventSubscriber, CompetingConsumers, 
         Raises:
             StreamDeletedError: EXISTS, and the stream is deleted already; nothing changed.
             ConcurrencyConflictError: `expected` does not hold; nothing changed.
+            InvalidArgumentError: `expected` is none; nothing changed.
         """
         ...
 

@@ -26,6 +26,7 @@ from aion_es.store.port import (
     START,
     Appended,
     Consumer,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     EventStore,
     ExpectedRevision,
@@ -290,6 +291,12 @@ class FaultyStore:
         """See `CompetingConsumers`."""
         harm = await self._begin("create_consumer_group")
         await self._store.create_consumer_group(name, settings)
+        _end(harm)
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """See `CompetingConsumers`."""
+        harm = await self._begin("update_consumer_group")
+        await self._store.update_consumer_group(name, changes)
         _end(harm)
 
     async def delete_consumer_group(self, name: str) -> None:

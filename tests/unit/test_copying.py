@@ -7,7 +7,7 @@ import pytest
 
 from aion_es.errors import AppendTooLargeError, StoreCorruptError
 from aion_es.ids import StreamName
-from aion_es.store.copying import CopyProgress, copy_streams
+from aion_es.store.copying import CopyProgress, copy_stream, copy_streams
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import (
     ANY,
@@ -66,6 +66,34 @@ async def test_only_streams_with_the_prefix_are_copied(
     await _fill(source)
     await copy_streams(source, destination, prefix="invoices")
     assert {event.stream for event in await collect(destination.read_all())} == {OTHER}
+
+
+async def test_one_stream_is_copied_by_its_exact_name(
+    source: EventStore, destination: MemoryEventStore
+) -> None:
+    await _fill(source)
+    longer = StreamName(f"{OTHER}0")
+    await source.append(longer, some_events(1), NO_STREAM)
+    progress = await copy_stream(source, destination, OTHER)
+    expected = [event for event in await collect(source.read_all()) if event.stream == OTHER]
+    arrived = await collect(destination.read_all())
+    assert as_appended(arrived) == as_appended(expected)
+    assert progress == CopyProgress(
+        streams=1,
+        copied=8,
+        found=0,
+        verified=8,
+        size=sum(event.size for event in as_appended(expected)),
+        position=expected[-1].position,
+    )
+
+
+async def test_a_stream_that_is_not_there_is_no_stream_to_be_copied(
+    source: EventStore, destination: MemoryEventStore
+) -> None:
+    await _fill(source)
+    assert await copy_stream(source, destination, StreamName("unknown")) == CopyProgress()
+    assert await collect(destination.read_all()) == []
 
 
 async def test_a_servers_own_streams_stay_behind_unless_they_are_asked_for(

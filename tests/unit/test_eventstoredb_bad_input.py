@@ -29,6 +29,8 @@ from aion_es.store.port import (
     NO_STREAM,
     START,
     CaughtUp,
+    ConsumerGroupChanges,
+    ConsumerGroupSettings,
     RecordedEvent,
     StoreLimits,
     Subscription,
@@ -62,6 +64,18 @@ async def server() -> AsyncIterator[LocalEventStoreDB]:
 async def store(server: LocalEventStoreDB) -> AsyncIterator[EventStoreDBStore]:
     async with await EventStoreDBStore.open(server.uri) as store:
         yield store
+
+
+async def test_a_server_that_would_forget_a_groups_prefix_is_not_asked_to_change_it() -> None:
+    async with (
+        LocalEventStoreDB(version="22.10.5") as uri,
+        await EventStoreDBStore.open(uri) as store,
+    ):
+        await store.create_consumer_group("g", ConsumerGroupSettings(prefix="orders_"))
+        with pytest.raises(UnsupportedStoreVersionError) as refused:
+            await store.update_consumer_group("g", ConsumerGroupChanges(max_retries=0))
+    assert refused.value.found == "22.10.5"
+    assert refused.value.needed == "23.10 or later for changing a consumer group"
 
 
 # ------------------------------------------------------------------------------ the way to the server
@@ -110,6 +124,16 @@ async def test_tls_against_an_insecure_server_is_a_typed_error_that_names_the_op
 async def test_a_wrong_connection_string_is_a_typed_error(options: str) -> None:
     with pytest.raises(UnknownStoreURLError):
         await EventStoreDBStore.open(f"esdb://127.0.0.1:2113?{options}")
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "0", "-1", "abc"])
+@pytest.mark.parametrize("form", ["esdb://h:{}", "esdb://[::1]:2113,h:{}"])
+async def test_a_number_that_is_no_port_is_a_typed_error_that_names_it(
+    form: str, port: str
+) -> None:
+    with pytest.raises(UnknownStoreURLError) as refused:
+        await EventStoreDBStore.open(form.format(port) + "?Tls=false")
+    assert refused.value.reason == f"'h:{port}': a port is a number from 1 to 65535"
 
 
 async def test_a_server_that_is_too_old_is_refused() -> None:

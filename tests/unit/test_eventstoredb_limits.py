@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from aion_es.errors import InvalidArgumentError
-from aion_es.store.eventstoredb.limits import DELETED, check, limits, parse, replaced
+from aion_es.store.arguments import check_metadata
+from aion_es.store.eventstoredb.limits import DELETED, limits, parse, replaced
 from aion_es.store.port import StreamMetadata
 
 
@@ -81,4 +82,4 @@ def test_what_is_not_json_is_no_limit() -> None:
 )
 def test_limits_that_make_no_sense_are_refused(metadata: StreamMetadata) -> None:
     with pytest.raises(InvalidArgumentError):
-        check(metadata)
+        check_metadata(metadata)

@@ -12,7 +12,13 @@ import pytest
 from aion_es.errors import ConcurrencyConflictError, StoreUnavailableError
 from aion_es.ids import StreamName
 from aion_es.store.memory import MemoryEventStore
-from aion_es.store.port import NO_STREAM, CaughtUp, NewEvent, StreamMetadata
+from aion_es.store.port import (
+    NO_STREAM,
+    CaughtUp,
+    ConsumerGroupChanges,
+    NewEvent,
+    StreamMetadata,
+)
 from aion_es.testing import FaultyStore
 
 STREAM = StreamName("s-1")
@@ -47,6 +53,7 @@ CALLS: dict[str, Callable[[FaultyStore], Awaitable[object]]] = {
     "set_metadata": lambda store: store.set_metadata(STREAM, StreamMetadata()),
     "delete": lambda store: store.delete(STREAM, NO_STREAM),
     "create_consumer_group": lambda store: store.create_consumer_group("g"),
+    "update_consumer_group": lambda store: store.update_consumer_group("g", ConsumerGroupChanges()),
     "delete_consumer_group": lambda store: store.delete_consumer_group("g"),
     "replay_parked": lambda store: store.replay_parked("g"),
     "health": lambda store: store.health(),

@@ -14,6 +14,7 @@ from aion_es.testing.eventstoredb.group_settings import (
     ROUND_ROBIN,
     GroupSettings,
 )
+from aion_es.testing.eventstoredb.refusals import group_dropped
 from tests.unit.local_server_events import event_id, recorded
 
 
@@ -46,6 +47,15 @@ def test_round_robin_takes_turns_and_passes_over_the_full() -> None:
     assert (fetch(one), fetch(other)) == ([(0, 0)], [(1, 0), (2, 0), (3, 0)])
     group.ack(one, [event_id(0)])
     assert fetch(one) == [(4, 0)]
+
+
+def test_who_joins_a_group_that_was_ended_is_ended_too() -> None:
+    group, early, late = group_of(), member(), member()
+    group.join(early)
+    refusal = group_dropped("s", "g")
+    group.end(refusal)
+    group.join(late)
+    assert (early.ending, late.ending, late.changed.is_set()) == (refusal, refusal, True)
 
 
 def test_dispatch_to_single_fills_the_first() -> None:

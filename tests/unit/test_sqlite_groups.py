@@ -16,6 +16,7 @@ from aion_es.ids import StreamName
 from aion_es.store.port import (
     ANY,
     Consumer,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     ConsumerStrategy,
     Delivery,
@@ -95,6 +96,37 @@ async def test_members_in_two_processes_share_the_events_and_each_is_handled_onc
             shares = await handling
     assert sorted(done) == list(range(100))
     assert min(shares) > 0
+
+
+async def test_a_change_holds_for_a_member_in_another_process(
+    store: SQLiteEventStore, other: SQLiteEventStore
+) -> None:
+    await store.create_consumer_group("g", ConsumerGroupSettings(buffer_size=1))
+    async with other.consume("g") as consumer:
+        waiting = asyncio.ensure_future(take(consumer))
+        await joined(store, 1)
+        await store.update_consumer_group("g", ConsumerGroupChanges(buffer_size=2, max_retries=0))
+        await store.append(S, events(2), ANY)
+        held = [await waiting, await take(consumer)]
+        for delivery in held:
+            await consumer.nack(delivery)
+    assert [d.event.revision for d in held] == [0, 1]
+    assert await store.replay_parked("g") == 2
+
+
+async def test_a_change_gives_nobody_again_what_was_handled_or_is_held(
+    store: SQLiteEventStore,
+) -> None:
+    await store.create_consumer_group("g")
+    await store.append(S, events(2), ANY)
+    async with store.consume("g") as consumer:
+        await consumer.ack(await take(consumer))
+        held = await take(consumer)
+        await store.update_consumer_group("g", ConsumerGroupChanges(max_retries=3))
+        await store.append(S, events(1), ANY)
+        last = await take(consumer)
+        await consumer.ack(held)
+    assert [(d.event.revision, d.attempt) for d in (held, last)] == [(1, 1), (2, 1)]
 
 
 async def test_what_a_member_of_a_process_that_ended_held_goes_to_another(

@@ -274,6 +274,18 @@ async def test_a_filtered_read_walks_the_events_by_position_and_sorts_nothing(
     assert [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN e")] == []
 
 
+async def test_from_beyond_every_position_there_is_nothing_and_before_it_everything(
+    store: SQLiteEventStore,
+) -> None:
+    await store.append(S, events(2), ANY)
+    beyond = Position(2**63 - 1, 2**63 - 1)
+    for prefix in ("", "s"):
+        after = store.read_all(from_position=beyond, prefix=prefix)
+        assert [event async for event in after] == []
+        before = store.read_all(from_position=beyond, prefix=prefix, backwards=True, limit=1)
+        assert [event.revision async for event in before] == [1]
+
+
 async def test_a_filtered_read_goes_on_past_a_long_stretch_that_does_not_match(
     store: SQLiteEventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from aion_es.store.port import (
     ANY,
     NO_STREAM,
     CaughtUp,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     EventStore,
     FellBehind,
@@ -313,12 +314,13 @@ async def test_a_consumer_group_has_spans_for_what_is_done_with_it(
         await consumer.ack(first)
         await consumer.nack(second, "park")
     await store.replay_parked("mailers")
+    await store.update_consumer_group("mailers", ConsumerGroupChanges(max_retries=1))
     await store.delete_consumer_group("mailers")
     assert spans.names[1:] == [
         f"aion.store.{name}"
         for name in (
             *("create_consumer_group", "consume", "ack", "nack"),
-            *("replay_parked", "delete_consumer_group"),
+            *("replay_parked", "update_consumer_group", "delete_consumer_group"),
         )
     ]
     assert {dict(span.attributes or {})["aion.consumer_group"] for span in spans.all[1:]} == {

@@ -30,7 +30,7 @@ from aion_es.ids import StreamName
 from aion_es.store.eventstoredb.client import RETRY_FOR, Backoff, Connection
 from aion_es.store.eventstoredb.deletion import Deletion
 from aion_es.store.eventstoredb.errors import LOST, SILENT, CallFailedError, call_failure
-from aion_es.store.eventstoredb.messages import Messages
+from aion_es.store.eventstoredb.messages import Messages, has_form
 from aion_es.store.eventstoredb.reader import Reader
 from aion_es.store.eventstoredb.tasks import Tasks
 from aion_es.store.port import (
@@ -136,15 +136,16 @@ class Appender:
 
         Raises:
             StoreClosedError: The store was closed; nothing was queued.
-            InvalidArgumentError: The stream's name or a type cannot be sent.
         """
         if not self._is_open:
             raise StoreClosedError(self._connection.where)
         answer: asyncio.Future[Appended] = self._loop.create_future()
         deadline = self._connection.deadline
-        # An expectation below -1 never holds, and has no form in the protocol.
-        sendable = not isinstance(expected, int) or expected >= -1
-        request = self._messages.append(stream, events, expected, deadline) if sendable else None
+        request = (
+            self._messages.append(stream, events, expected, deadline)
+            if has_form(expected)
+            else None
+        )
         job = Append(
             stream, events, expected, request, answer, self._loop.time() + deadline + RETRY_FOR
         )
@@ -176,9 +177,10 @@ class Appender:
         """Settle an append that writes nothing, by reading where its stream stands."""
         try:
             head = await self._reader.head(job.stream)
-            holds = _holds(job.expected, head)
-            if not holds and head < 0 and isinstance(job.expected, int) and job.expected >= 0:
-                holds = await self._deletion.was_last(job.stream, job.expected)
+            expected = job.expected
+            holds = _holds(expected, head)
+            if head < 0 and isinstance(expected, int) and expected >= 0 and has_form(expected):
+                holds = await self._deletion.was_last(job.stream, expected)
             answer = Appended(head, await self._reader.end_position())
         except AionError as error:
             self._fail(job, error)

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -41,6 +41,7 @@ _OPENING_TRIES: Final = 3
 OLDEST: Final = (22, 10)
 """The first version that tells an event's position in every read."""
 _MEDIUM: Final = (25, 1)
+_KEEPS_FILTERS: Final = (23, 10)
 
 _CHANNEL_OPTIONS: Final = (
     # gRPC by itself waits up to two minutes before it tries a server again.
@@ -54,6 +55,7 @@ _CHANNEL_OPTIONS: Final = (
 _KEEP_ALIVE: Final = 10_000
 """Milliseconds between two pings, and that an answer may take, unless the connection string says so."""
 _FEATURES: Final = "/event_store.client.server_features.ServerFeatures/GetSupportedMethods"
+_LAST_PORT: Final = 65_535
 _USER: Final = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 _USER_CERTIFICATE: Final = re.compile(r"[?&]usercertfile=", re.IGNORECASE)
 
@@ -135,6 +137,11 @@ class ServerVersion:
         return self.number >= (24, 2)
 
     @property
+    def keeps_filters(self) -> bool:
+        """Whether a persistent subscription that is changed keeps its filter; before 23.10 it may lose it."""
+        return self.number >= _KEEPS_FILTERS
+
+    @property
     def limit(self) -> int:
         """Bytes that it accepts in one append, by default.
 
@@ -188,6 +195,7 @@ class Connection:
         except (ValueError, OSError) as error:  # OSError: a certificate's file
             said = str(error).replace(spelled, without_password(url))
             raise UnknownStoreURLError(without_password(url), said) from error
+        _check_ports(client.connection_spec.targets, url)
         if certified:
             client._call_credentials = None  # noqa: SLF001 - see the module's docstring
         client.grpc_options = _channel_options(client.grpc_options)
@@ -399,6 +407,20 @@ class Connection:
 
     def _present(self) -> Any:
         return self._client._connection  # noqa: SLF001
+
+
+def _check_ports(targets: Sequence[str], url: str) -> None:
+    """Return if each of the hosts with their ports can be connected to: gRPC cuts a port down to 16 bits.
+
+    Raises:
+        UnknownStoreURLError: One cannot; names it.
+    """
+    for target in targets:
+        port = target.rpartition(":")[2]
+        if not (port.isdecimal() and 0 < int(port) <= _LAST_PORT):
+            raise UnknownStoreURLError(
+                without_password(url), f"{target!r}: a port is a number from 1 to {_LAST_PORT}"
+            )
 
 
 async def _close(connection: Any) -> None:

@@ -4,7 +4,7 @@ from aion_es.errors import ConcurrencyConflictError, StreamDeletedError
 from aion_es.ids import StreamName
 from aion_es.store.eventstoredb.client import Connection
 from aion_es.store.eventstoredb.errors import CallFailedError
-from aion_es.store.eventstoredb.messages import Messages
+from aion_es.store.eventstoredb.messages import Messages, has_form
 from aion_es.store.eventstoredb.reader import Reader
 from aion_es.store.port import ANY, EXISTS, NO_STREAM, ExpectedRevision
 
@@ -19,7 +19,7 @@ class Deletion:
 
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
         """Delete the stream; see `EventStore.delete`."""
-        if isinstance(expected, int) and expected < -1:  # never holds, has no form in the protocol
+        if isinstance(expected, int) and not has_form(expected):
             raise ConcurrencyConflictError(stream, expected, await self._reader.head(stream))
         if expected in (ANY, NO_STREAM, -1) and await self._reader.head(stream) < 0:
             return  # the server would write metadata for a stream that may not even exist

@@ -2,20 +2,23 @@
 
 import asyncio
 import logging
-import re
 import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple, Self
 
-from aion_es.errors import AionError, ConsumerGroupNotFoundError
+from aion_es.errors import (
+    AionError,
+    ConsumerGroupNotFoundError,
+    UnsupportedStoreVersionError,
+)
 from aion_es.store.closing import ClosesOnExit
 from aion_es.store.eventstoredb.client import Backoff, Connection
 from aion_es.store.eventstoredb.errors import LOST, CallFailedError, call_failure
-from aion_es.store.eventstoredb.messages import Messages, recorded
+from aion_es.store.eventstoredb.messages import Messages, recorded, start_of
 from aion_es.store.eventstoredb.tasks import Tasks
-from aion_es.store.port import START, Delivery, NackAction, Position
+from aion_es.store.port import START, ConsumerGroupChanges, Delivery, NackAction, Position
 
 _LOG: Final = logging.getLogger("aion_es.store.eventstoredb")
 
@@ -23,7 +26,6 @@ _PARTING: Final = 0.25
 """Seconds that a leaving consumer waits for the server to take in its last answers."""
 _SETTLING: Final = 0.1
 """Seconds between two looks at a number that is to stand still."""
-_POSITION: Final = re.compile(r"C:(\d+)/P:(\d+)")
 
 
 class GroupInfo(NamedTuple):
@@ -41,7 +43,7 @@ class GroupInfo(NamedTuple):
 
 
 class Groups:
-    """Creates, deletes and looks at consumer groups."""
+    """Creates, changes, deletes and looks at consumer groups."""
 
     def __init__(self, connection: Connection, messages: Messages) -> None:
         self._connection = connection
@@ -55,12 +57,30 @@ class Groups:
         """
         answer = await self.call("GetInfo", self._messages.group_info(name), name)
         info = answer.subscription_info
-        start = _POSITION.search(info.start_from)
         return GroupInfo(
             max(1, info.read_batch_size),
-            START if start is None else Position(int(start[1]), int(start[2])),
+            start_of(info) or START,
             info.parked_message_count,
         )
+
+    async def update(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """Change a group's settings. A server replaces all of them, so the others are read first.
+
+        Raises:
+            ConsumerGroupNotFoundError: There is none.
+            InvalidArgumentError: A change cannot keep the strategy that it has.
+            UnsupportedStoreVersionError: The server would forget the prefix.
+        """
+        version = self._connection.version
+        if not version.keeps_filters:
+            raise UnsupportedStoreVersionError(
+                f"the server at {self._connection.where}",
+                version.text,
+                "23.10 or later for changing a consumer group",
+            )
+        answer = await self.call("GetInfo", self._messages.group_info(name), name)
+        request = self._messages.update_group(name, answer.subscription_info, changes)
+        await self.call("Update", request, name)
 
     async def replay_parked(self, name: str) -> int:
         """Deliver parked events again; return how many.
@@ -90,6 +110,10 @@ class Groups:
         return await connection.persistently(
             once, f"{method} of consumer group {name!r}", stream=name
         )
+
+
+class _JoinedTooEarlyError(Exception):
+    """The group was changed between the look at its settings and joining it: to join again is all it takes."""
 
 
 class _Answer(NamedTuple):
@@ -200,6 +224,8 @@ class EventStoreDBConsumer(ClosesOnExit):
             generation = self._connection.generation
             try:
                 await self._through_one_call()
+            except _JoinedTooEarlyError:
+                continue
             except CallFailedError as failure:
                 self._lose_hold()
                 if self._leaving:
@@ -237,6 +263,7 @@ class EventStoreDBConsumer(ClosesOnExit):
 
         Raises:
             CallFailedError: It broke.
+            _JoinedTooEarlyError: It was begun with settings that hold no more.
         """
         connection = self._connection
         info = await self._groups.info(self.name)
@@ -245,7 +272,7 @@ class EventStoreDBConsumer(ClosesOnExit):
             call = connection.persistent.Read(**connection.options(leader=True))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send(call, info.buffer_size))
-                group.create_task(self._receive(call, info.start))
+                group.create_task(self._receive(call, info))
         except BaseExceptionGroup as several:
             raise _first_failure(several) from several
         except Exception as error:
@@ -284,18 +311,21 @@ class EventStoreDBConsumer(ClosesOnExit):
     async def _write(self, call: Any, request: Any) -> None:
         await self._connection.answer(lambda: call.write(request))
 
-    async def _receive(self, call: Any, start: Position) -> None:
+    async def _receive(self, call: Any, info: GroupInfo) -> None:
         async with aclosing(self._connection.answers(lambda: call)) as answers:
             async for answer in answers:
                 if answer.WhichOneof("content") != "event":
                     self._backoff.succeeded()
+                    # From the confirmation on, a change ends the call.
+                    if (await self._groups.info(self.name)).buffer_size != info.buffer_size:
+                        raise _JoinedTooEarlyError
                     continue
                 event = recorded(answer.event)
                 if event is None:
                     continue
                 self._unanswered.add(event.event_id)
                 delivery = Delivery(event, answer.event.retry_count + 1)
-                if event.position == start:
+                if event.position == info.start:
                     # Servers differ in whether a group begins with its start or after it.
                     self._unanswered.discard(event.event_id)
                     self._answers.append(

@@ -9,7 +9,6 @@ import json
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from aion_es.errors import InvalidArgumentError
 from aion_es.ids import StreamName
 from aion_es.store.port import StreamMetadata
 
@@ -28,20 +27,6 @@ _SECOND: Final = timedelta(seconds=1)
 def metastream(stream: StreamName) -> StreamName:
     """Return the stream that holds the limits of `stream`."""
     return StreamName(f"$${stream}")
-
-
-def check(metadata: StreamMetadata) -> None:
-    """Return if the limits make sense.
-
-    Raises:
-        InvalidArgumentError: One is negative, or `max_count` or `max_age` is not positive.
-    """
-    if metadata.max_count is not None and metadata.max_count <= 0:
-        raise InvalidArgumentError("max_count", "must be positive")
-    if metadata.max_age is not None and metadata.max_age <= timedelta():
-        raise InvalidArgumentError("max_age", "must be positive")
-    if metadata.truncate_before is not None and metadata.truncate_before < 0:
-        raise InvalidArgumentError("truncate_before", "must not be negative")
 
 
 def parse(data: bytes) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from aion_es.errors import InvalidArgumentError, StoreCorruptError
 from aion_es.ids import StreamName
+from aion_es.store.arguments import MAX_REVISION
 from aion_es.store.eventstoredb.client import Library
 from aion_es.store.port import (
     START,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     ConsumerStrategy,
     Expected,
@@ -21,7 +23,6 @@ from aion_es.store.port import (
     RecordedEvent,
 )
 
-MAX_REVISION: Final = 2**63 - 1
 WINDOW: Final = 500
 """Events that the server looks through at once for a filter's matches."""
 CHECKPOINT_EVERY: Final = 2
@@ -33,6 +34,21 @@ _STRATEGIES: Final = {
     ConsumerStrategy.ROUND_ROBIN: "RoundRobin",
     ConsumerStrategy.PINNED: "Pinned",
 }
+_POSITION: Final = re.compile(r"C:(\d+)/P:(\d+)")
+_KEPT: Final = {
+    "resolve_links": "resolve_link_tos",
+    "extra_statistics": "extra_statistics",
+    "max_retry_count": "max_retry_count",
+    "min_checkpoint_count": "min_check_point_count",
+    "max_checkpoint_count": "max_check_point_count",
+    "max_subscriber_count": "max_subscriber_count",
+    "live_buffer_size": "live_buffer_size",
+    "read_batch_size": "read_batch_size",
+    "history_buffer_size": "buffer_size",
+    "message_timeout_ms": "message_timeout_milliseconds",
+    "checkpoint_after_ms": "check_point_after_milliseconds",
+}
+"""A group's settings: what a request calls them, and what the server's answer does."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -45,29 +61,12 @@ def filter_regex(prefix: str) -> str:
     return f"^{re.escape(prefix)}" if prefix else r"^[^\$]"
 
 
-def stream_bytes(stream: str) -> bytes:
-    """Return a stream's name as it is sent.
+def has_form(expected: ExpectedRevision) -> bool:
+    """Say whether an expectation can be sent; one that cannot never holds: no stream has that revision.
 
-    Raises:
-        InvalidArgumentError: It cannot be written as UTF-8.
+    The highest number stands for the end of a deleted stream on the server.
     """
-    return _encoded("stream", stream)
-
-
-def check_prefix(prefix: str) -> None:
-    """Return if a stream's name can begin with `prefix`.
-
-    Raises:
-        InvalidArgumentError: It has half of a surrogate pair.
-    """
-    _encoded("prefix", prefix)
-
-
-def _encoded(argument: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(argument, "has half of a surrogate pair") from error
+    return isinstance(expected, Expected) or -1 <= expected < MAX_REVISION
 
 
 class Messages:
@@ -83,7 +82,7 @@ class Messages:
         self._text_ids = library.streams.ReadReq.Options.UUIDOption(string=self._empty)
 
     def _identifier(self, stream: str) -> Any:
-        return self._shared.StreamIdentifier(stream_name=stream_bytes(stream))
+        return self._shared.StreamIdentifier(stream_name=stream.encode())
 
     # ---------------------------------------------------------------- appending
 
@@ -99,7 +98,7 @@ class Messages:
             proposed_messages=[self._proposal(event) for event in events], is_final=True
         )
         options = request.options
-        options.stream_identifier.stream_name = stream_bytes(stream)
+        options.stream_identifier.stream_name = stream.encode()
         options.deadline.seconds = int(deadline)
         options.deadline.nanos = int(deadline % 1 * 1e9)
         match expected:
@@ -114,15 +113,12 @@ class Messages:
         return request
 
     def _proposal(self, event: NewEvent) -> Any:
-        try:
-            return self._proposed(
-                id=self._uuid(string=str(event.event_id)),
-                metadata={"type": event.type, "content-type": _content_type(event.data)},
-                custom_metadata=event.metadata,
-                data=event.data,
-            )
-        except UnicodeEncodeError as error:
-            raise InvalidArgumentError("type", "has half of a surrogate pair") from error
+        return self._proposed(
+            id=self._uuid(string=str(event.event_id)),
+            metadata={"type": event.type, "content-type": _content_type(event.data)},
+            custom_metadata=event.metadata,
+            data=event.data,
+        )
 
     def correlate(self, request: Any, number: int) -> None:
         """Give a request the correlation id that `correlation` reads back."""
@@ -159,7 +155,7 @@ class Messages:
         """Return the request to read one stream: from `revision`, inclusive, or from its first (last) event."""
         request = self._read(backwards=backwards)
         wanted = request.options.stream
-        wanted.stream_identifier.stream_name = stream_bytes(stream)
+        wanted.stream_identifier.stream_name = stream.encode()
         if revision is not None:
             wanted.revision = min(max(revision, 0), MAX_REVISION)
         elif backwards:
@@ -221,7 +217,7 @@ class Messages:
     def delete(self, stream: StreamName, expected: ExpectedRevision) -> Any:
         """Return the request to delete a stream softly."""
         request = self._streams.DeleteReq()
-        request.options.stream_identifier.stream_name = stream_bytes(stream)
+        request.options.stream_identifier.stream_name = stream.encode()
         match expected:
             case Expected.ANY:
                 request.options.any.SetInParent()
@@ -241,19 +237,45 @@ class Messages:
         request.options.group_name = name
         self._from(request.options.all, settings.from_position, at_end=False)
         self._filter(request.options.all.filter, settings.prefix)
-        # What one consumer may hold has no place of its own in a group; the size of the batches in which
-        # the server reads for it does (a history buffer must be larger), and is what consumers ask back.
-        buffer = settings.buffer_size
         wanted = request.options.settings
-        wanted.read_batch_size = buffer
-        wanted.history_buffer_size = wanted.live_buffer_size = max(500, 2 * buffer)
+        _set_buffer(wanted, settings.buffer_size)
         wanted.max_retry_count = settings.max_retries
-        wanted.message_timeout_ms = max(1, settings.message_timeout // _MILLISECOND)
+        wanted.message_timeout_ms = settings.message_timeout // _MILLISECOND
         wanted.checkpoint_after_ms = 1_000
         wanted.min_checkpoint_count = 1
         wanted.max_checkpoint_count = 500
         wanted.max_subscriber_count = 0  # no limit
         wanted.consumer_strategy = _STRATEGIES[settings.strategy]
+        return request
+
+    def update_group(self, name: str, info: Any, changes: ConsumerGroupChanges) -> Any:
+        """Return the request to change a persistent subscription to `$all`, of which the server says `info`.
+
+        Raises:
+            InvalidArgumentError: It has a strategy that this request has no form for.
+        """
+        request = self._persistent.UpdateReq()
+        request.options.group_name = name
+        start = start_of(info)
+        self._from(request.options.all, start or START, at_end=start is None)
+        wanted = request.options.settings
+        for ours, theirs in _KEPT.items():
+            setattr(wanted, ours, getattr(info, theirs))
+        if changes.message_timeout is not None:
+            wanted.message_timeout_ms = changes.message_timeout // _MILLISECOND
+        if changes.max_retries is not None:
+            wanted.max_retry_count = changes.max_retries
+        if changes.buffer_size is not None:
+            _set_buffer(wanted, changes.buffer_size)
+        strategy = info.named_consumer_strategy
+        if changes.strategy is not None:
+            strategy = _STRATEGIES[changes.strategy]
+        numbers = self._persistent.UpdateReq.ConsumerStrategy
+        if strategy not in numbers.keys():  # noqa: SIM118 - it is no mapping
+            raise InvalidArgumentError(
+                "strategy", f"the group has {strategy}, which a change cannot keep; name one"
+            )
+        wanted.named_consumer_strategy = numbers.Value(strategy)
         return request
 
     def delete_group(self, name: str) -> Any:
@@ -300,6 +322,19 @@ class Messages:
         return self._persistent.ReadReq(
             nack=kinds(ids=[self._uuid(string=str(i)) for i in event_ids], action=actions[action])
         )
+
+
+def start_of(info: Any) -> Position | None:
+    """Return where a persistent subscription to `$all` begins; None if at the end that it once had."""
+    start = _POSITION.search(info.start_from)
+    return None if start is None else Position(int(start[1]), int(start[2]))
+
+
+def _set_buffer(wanted: Any, buffer: int) -> None:
+    # What one consumer may hold has no place of its own in a group; the size of the batches in which
+    # the server reads for it does (a history buffer must be larger), and is what consumers ask back.
+    wanted.read_batch_size = buffer
+    wanted.history_buffer_size = wanted.live_buffer_size = max(500, 2 * buffer)
 
 
 def recorded(read: Any) -> RecordedEvent | None:

@@ -6,9 +6,10 @@ from typing import Any, Final, TypeVar
 
 from aion_es.errors import UnsupportedStoreVersionError
 from aion_es.ids import StreamName
+from aion_es.store.arguments import MAX_REVISION
 from aion_es.store.eventstoredb.client import Connection
 from aion_es.store.eventstoredb.errors import CallFailedError
-from aion_es.store.eventstoredb.messages import MAX_REVISION, Messages, check_prefix, recorded
+from aion_es.store.eventstoredb.messages import Messages, recorded
 from aion_es.store.port import START, Position, RecordedEvent
 
 T = TypeVar("T")
@@ -61,7 +62,6 @@ class Reader:
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the events of matching streams; see `EventReader.read_all`."""
         self._connection.require_open()
-        check_prefix(prefix)
         left = MAX_REVISION if limit is None else limit
         at = from_position
         while left > 0:

@@ -9,10 +9,21 @@ from aion_es.errors import (
     AppendTooLargeError,
     ConcurrencyConflictError,
     ConsumerGroupNotFoundError,
-    InvalidArgumentError,
     StoreClosedError,
 )
 from aion_es.ids import StreamName, UUIDv7Source
+from aion_es.store.arguments import (
+    check_changes,
+    check_expected,
+    check_group,
+    check_limit,
+    check_metadata,
+    check_name,
+    check_position,
+    check_prefix,
+    check_revision,
+    check_type,
+)
 from aion_es.store.closing import ClosesOnExit
 from aion_es.store.eventstoredb import limits
 from aion_es.store.eventstoredb.appends import Appender
@@ -20,7 +31,7 @@ from aion_es.store.eventstoredb.checkpoints import Checkpointer
 from aion_es.store.eventstoredb.client import Connection
 from aion_es.store.eventstoredb.deletion import Deletion
 from aion_es.store.eventstoredb.groups import EventStoreDBConsumer, Groups
-from aion_es.store.eventstoredb.messages import Messages, check_prefix, stream_bytes
+from aion_es.store.eventstoredb.messages import Messages
 from aion_es.store.eventstoredb.reader import Reader
 from aion_es.store.eventstoredb.subscriptions import (
     AllSubscription,
@@ -32,6 +43,7 @@ from aion_es.store.port import (
     NO_STREAM,
     START,
     Appended,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     ExpectedRevision,
     NewEvent,
@@ -114,7 +126,11 @@ class EventStoreDBStore(ClosesOnExit):
         """Begin an append; see `EventWriter.submit`."""
         self._require_open()
         batch = tuple(events)  # a generator would be used up by the first try
+        check_name("stream", stream)
+        check_expected(expected)
         self._check_size(batch)
+        for event in batch:
+            check_type(event.type)
         return self._appender.submit(stream, batch, expected)
 
     def _check_size(self, batch: Sequence[NewEvent]) -> None:
@@ -125,11 +141,14 @@ class EventStoreDBStore(ClosesOnExit):
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
         """Delete the stream softly; an unknown or deleted one stays as it is."""
         self._require_open()
+        check_name("stream", stream)
+        check_expected(expected)
         await self._deletion.delete(stream, expected)
 
     async def metadata(self, stream: StreamName) -> StreamMetadata:
         """Return the stream's metadata; without any, the empty one."""
         self._require_open()
+        check_name("stream", stream)
         said, _ = await self._read_metadata(stream)
         return limits.limits(said)
 
@@ -142,7 +161,8 @@ class EventStoreDBStore(ClosesOnExit):
             InvalidArgumentError: A limit is negative, or `max_count` or `max_age` is not positive.
         """
         self._require_open()
-        limits.check(metadata)
+        check_name("stream", stream)
+        check_metadata(metadata)
         while True:
             said, revision = await self._read_metadata(stream)
             event = NewEvent(
@@ -177,6 +197,9 @@ class EventStoreDBStore(ClosesOnExit):
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the stream's events, in pages of up to 1024; see `EventReader.read`."""
         self._require_open()
+        check_name("stream", stream)
+        check_revision(from_revision)
+        check_limit(limit)
         async for event in self._reader.read(stream, from_revision, limit, backwards=backwards):
             yield event
             self._require_open()
@@ -198,6 +221,9 @@ class EventStoreDBStore(ClosesOnExit):
             InvalidArgumentError: No stream's name can begin with `prefix`.
         """
         self._require_open()
+        check_prefix(prefix)
+        check_position(from_position)
+        check_limit(limit)
         async for event in self._reader.read_all(from_position, prefix, limit, backwards=backwards):
             yield event
             self._require_open()
@@ -205,6 +231,7 @@ class EventStoreDBStore(ClosesOnExit):
     async def head(self, stream: StreamName) -> int:
         """Return the revision of the stream's last event, -1 if it has none or was deleted."""
         self._require_open()
+        check_name("stream", stream)
         return await self._reader.head(stream)
 
     async def end_position(self) -> Position:
@@ -222,6 +249,7 @@ class EventStoreDBStore(ClosesOnExit):
         """Subscribe to matching streams, after `from_position`; see `EventSubscriber`."""
         self._require_open()
         check_prefix(prefix)
+        check_position(from_position)
         subscription = AllSubscription(
             self._connection,
             self._messages,
@@ -239,7 +267,8 @@ class EventStoreDBStore(ClosesOnExit):
     def subscribe(self, stream: StreamName, *, from_revision: int = 0) -> StreamSubscription:
         """Subscribe to one stream, from `from_revision` on; see `EventSubscriber`."""
         self._require_open()
-        stream_bytes(stream)
+        check_name("stream", stream)
+        check_revision(from_revision)
         subscription = StreamSubscription(
             self._connection,
             self._messages,
@@ -271,8 +300,24 @@ class EventStoreDBStore(ClosesOnExit):
         """
         self._require_open()
         wanted = settings or ConsumerGroupSettings()
-        _check_group(name, wanted)
+        check_group(name, wanted)
         await self._groups.call("Create", self._messages.create_group(name, wanted), name)
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """Change how a group delivers; see `CompetingConsumers`. The server asks for its administrator's rights.
+
+        The server drops the group's consumers: those of this package join again by themselves. It goes on
+        after the last place that it had written down, so the last answers may have been in vain.
+
+        Raises:
+            ConsumerGroupNotFoundError: There is none.
+            InvalidArgumentError: A setting makes no sense, or the group has a strategy of other tools that
+                a change cannot keep; nothing was changed.
+            UnsupportedStoreVersionError: The server is older than 23.10: it would forget the prefix.
+        """
+        self._require_open()
+        check_changes(name, changes)
+        await self._groups.update(name, changes)
 
     async def delete_consumer_group(self, name: str) -> None:
         """Delete a group and what it remembers."""
@@ -329,13 +374,3 @@ class EventStoreDBStore(ClosesOnExit):
     def _require_open(self) -> None:
         if self._closing is not None:
             raise StoreClosedError(self._connection.where)
-
-
-def _check_group(name: str, settings: ConsumerGroupSettings) -> None:
-    if not name:
-        raise InvalidArgumentError("name", "must not be empty")
-    if settings.buffer_size < 1:
-        raise InvalidArgumentError("buffer_size", "must be at least 1")
-    if settings.max_retries < 0:
-        raise InvalidArgumentError("max_retries", "must not be negative")
-    check_prefix(settings.prefix)

@@ -3,14 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from aion_es.errors import InvalidArgumentError
 from aion_es.store.closing import ClosesOnExit
 from aion_es.store.feed import LiveFeed
-from aion_es.store.port import ConsumerGroupSettings, Delivery, NackAction
+from aion_es.store.port import Delivery, NackAction
 from aion_es.store.sqlite import leases
 from aion_es.store.sqlite.pool import ReaderPool
 from aion_es.store.sqlite.writer import Writer
@@ -18,20 +16,6 @@ from aion_es.store.sqlite.writer import Writer
 _SECOND: Final = 1_000_000
 """In the microseconds that the file counts."""
 _SHORTEST_WAIT: Final = 0.001
-
-
-def check_settings(settings: ConsumerGroupSettings) -> None:
-    """Return if the settings make sense.
-
-    Raises:
-        InvalidArgumentError: One does not.
-    """
-    if settings.message_timeout < timedelta(milliseconds=1):
-        raise InvalidArgumentError("message_timeout", "must be at least a millisecond")
-    if settings.max_retries < 0:
-        raise InvalidArgumentError("max_retries", "must not be negative")
-    if settings.buffer_size < 1:
-        raise InvalidArgumentError("buffer_size", "must be at least 1")
 
 
 class SQLiteConsumer(ClosesOnExit):
@@ -86,6 +70,7 @@ class SQLiteConsumer(ClosesOnExit):
                 )
             )
             self._scanned = look.scanned_through
+            group = look.group  # its settings may have changed
             if look.due:
                 await self._take(group, consumer_id)
             else:

@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from aion_es.errors import ConsumerGroupExistsError, ConsumerGroupNotFoundError
-from aion_es.store.port import ConsumerGroupSettings, ConsumerStrategy, NackAction, RecordedEvent
+from aion_es.store.port import (
+    ConsumerGroupChanges,
+    ConsumerGroupSettings,
+    ConsumerStrategy,
+    NackAction,
+    RecordedEvent,
+)
 from aion_es.store.sqlite import reader
 from aion_es.store.sqlite.schema import NAME_MATCHES
 
@@ -75,11 +81,13 @@ class Look(NamedTuple):
         due: Taking may give something.
         scanned_through: Nothing that matches lies between what is taken and here.
         wake_at: When the next held event is due back, if any is held.
+        group: Its settings as they are now.
     """
 
     due: bool
     scanned_through: int
     wake_at: int | None
+    group: Group
 
 
 def create(connection: sqlite3.Connection, name: str, settings: ConsumerGroupSettings) -> None:
@@ -106,21 +114,57 @@ def create(connection: sqlite3.Connection, name: str, settings: ConsumerGroupSet
     )
 
 
+def update(connection: sqlite3.Connection, name: str, changes: ConsumerGroupChanges) -> None:
+    """Change a group's settings; what is held stays held, until the time that it was given.
+
+    Raises:
+        ConsumerGroupNotFoundError: There is none of this name.
+    """
+    group_id = find(connection, name).group_id
+    timeout = changes.message_timeout
+    connection.execute(
+        "UPDATE consumer_groups SET strategy = coalesce(?, strategy),"
+        " message_timeout = coalesce(?, message_timeout), max_retries = coalesce(?, max_retries),"
+        " buffer_size = coalesce(?, buffer_size) WHERE group_id = ?",
+        (
+            None if changes.strategy is None else changes.strategy.value,
+            None if timeout is None else timeout // _MICROSECOND,
+            changes.max_retries,
+            changes.buffer_size,
+            group_id,
+        ),
+    )
+    if changes.strategy is not None:
+        connection.execute("DELETE FROM pins WHERE group_id = ?", (group_id,))
+
+
 def find(connection: sqlite3.Connection, name: str) -> Group:
     """Return a group; in any transaction.
 
     Raises:
         ConsumerGroupNotFoundError: There is none of this name.
     """
+    group = _group(connection, "name = ?", name)
+    if group is None:
+        raise ConsumerGroupNotFoundError(name)
+    return group
+
+
+def _group(connection: sqlite3.Connection, condition: str, value: str | int) -> Group | None:
     row = connection.execute(
-        "SELECT group_id, prefix, strategy, message_timeout, max_retries, buffer_size"
-        " FROM consumer_groups WHERE name = ?",
-        (name,),
+        "SELECT group_id, prefix, strategy, message_timeout, max_retries, buffer_size"  # noqa: S608 - constants
+        f" FROM consumer_groups WHERE {condition}",
+        (value,),
     ).fetchone()
     if row is None:
-        raise ConsumerGroupNotFoundError(name)
+        return None
     group_id, prefix, strategy, *numbers = row
     return Group(group_id, prefix.encode(), strategy == ConsumerStrategy.PINNED.value, *numbers)
+
+
+def _as_it_is_now(connection: sqlite3.Connection, group: Group) -> Group | None:
+    """Return a group with the settings that it has now; None if it was deleted."""
+    return _group(connection, "group_id = ?", group.group_id)
 
 
 def delete(connection: sqlite3.Connection, name: str) -> None:
@@ -205,6 +249,10 @@ def look(
     connection: sqlite3.Connection, group: Group, consumer_id: int, scanned: int, now: int
 ) -> Look:
     """Find out, by reading only, whether taking may give something."""
+    current = _as_it_is_now(connection, group)
+    if current is None:
+        return Look(True, scanned, None, group)  # deleted: taking will say so
+    group = current
     row = connection.execute(
         "SELECT taken_through, (SELECT coalesce(max(position), -1) FROM events),"
         " (SELECT min(due_at) FROM deliveries WHERE group_id = g.group_id),"
@@ -212,21 +260,19 @@ def look(
         " FROM consumer_groups AS g WHERE group_id = ?",
         (consumer_id, group.group_id),
     ).fetchone()
-    if row is None:
-        return Look(True, scanned, None)  # deleted: taking will say so
     taken, end, wake_at, held = row
     if wake_at is not None and wake_at <= now:
-        return Look(True, scanned, wake_at)
+        return Look(True, scanned, wake_at, group)
     if held >= group.buffer_size:
-        return Look(False, scanned, wake_at)
+        return Look(False, scanned, wake_at, group)
     if _waiting(connection, group, consumer_id, 1):
-        return Look(True, scanned, wake_at)
+        return Look(True, scanned, wake_at, group)
     low = max(taken, scanned)
     high = min(low + reader.SCAN_POSITIONS, end)
     found = low < high and bool(_matching(connection, group, low, high, 1))
     # Far beyond what the file says is taken: take, so that it is not gone through after a restart.
     behind = high < end or high - taken >= reader.SCAN_POSITIONS
-    return Look(found or behind, low if found else max(low, high), wake_at)
+    return Look(found or behind, low if found else max(low, high), wake_at, group)
 
 
 def take(
@@ -237,6 +283,10 @@ def take(
     Raises:
         ConsumerGroupNotFoundError: The group was deleted.
     """
+    current = _as_it_is_now(connection, group)
+    if current is None:
+        raise ConsumerGroupNotFoundError(name)
+    group = current
     sign_of_life(connection, name, group, consumer_id, now)
     _take_back(connection, group, now)
     (held,) = connection.execute(
@@ -275,9 +325,10 @@ def refused(
         done(connection, group, position)
         return
     connection.execute(
-        "UPDATE deliveries SET consumer_id = NULL, due_at = NULL, parked = ? OR attempt > ?"
+        "UPDATE deliveries SET consumer_id = NULL, due_at = NULL, parked = ? OR attempt >"
+        " (SELECT max_retries FROM consumer_groups AS g WHERE g.group_id = deliveries.group_id)"
         " WHERE group_id = ? AND position = ? AND consumer_id = ?",
-        (action == "park", group.max_retries, group.group_id, position, consumer_id),
+        (action == "park", group.group_id, position, consumer_id),
     )
 
 

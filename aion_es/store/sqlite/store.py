@@ -5,18 +5,31 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from aion_es.clock import Clock, SystemClock
-from aion_es.errors import AppendTooLargeError, InvalidArgumentError, StoreClosedError
+from aion_es.errors import AppendTooLargeError, StoreClosedError
 from aion_es.ids import StreamName
+from aion_es.store.arguments import (
+    check_changes,
+    check_expected,
+    check_group,
+    check_limit,
+    check_metadata,
+    check_name,
+    check_position,
+    check_prefix,
+    check_revision,
+    check_type,
+)
 from aion_es.store.closing import ClosesOnExit
 from aion_es.store.feed import CatchUpSubscription, LiveFeed, Page, PrefixSource, StreamSource
 from aion_es.store.port import (
     START,
     Appended,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     ExpectedRevision,
     NewEvent,
@@ -28,7 +41,7 @@ from aion_es.store.port import (
 from aion_es.store.sqlite import leases, maintenance, reader, streams
 from aion_es.store.sqlite.appends import Group, load_head
 from aion_es.store.sqlite.connections import BUSY_TIMEOUT, Connections, Durability
-from aion_es.store.sqlite.groups import SQLiteConsumer, check_settings
+from aion_es.store.sqlite.groups import SQLiteConsumer
 from aion_es.store.sqlite.pool import ReaderPool
 from aion_es.store.sqlite.reader import Packed
 from aion_es.store.sqlite.watcher import Watcher
@@ -116,6 +129,7 @@ class SQLiteEventStore(ClosesOnExit):
     ) -> "asyncio.Future[Appended]":
         """Queue an append; see `EventWriter.submit`."""
         self._pool.require_open()
+        check_expected(expected)
         batch = tuple(events)  # a generator must not be consumed elsewhere meanwhile
         size = _checked_size(stream, batch)
         return self._writer.append(stream, batch, expected, size)
@@ -127,8 +141,8 @@ class SQLiteEventStore(ClosesOnExit):
             InvalidArgumentError: A limit is negative, or `max_count` or `max_age` is not positive.
         """
         self._pool.require_open()
-        streams.check_metadata(metadata)
-        _check_name("stream", stream)
+        check_metadata(metadata)
+        check_name("stream", stream)
         await self._writer.call(
             lambda connection: streams.set_metadata(connection, stream, metadata),
             forget_heads=True,
@@ -136,11 +150,14 @@ class SQLiteEventStore(ClosesOnExit):
 
     async def metadata(self, stream: StreamName) -> StreamMetadata:
         """Return the stream's metadata; without any, the empty one."""
+        check_name("stream", stream)
         return await self._pool.run(lambda connection: streams.metadata(connection, stream))
 
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> None:
         """Delete the stream softly; an unknown or deleted one stays as it is."""
         self._pool.require_open()
+        check_name("stream", stream)
+        check_expected(expected)
         await self._writer.call(
             lambda connection: streams.delete(connection, stream, expected), forget_heads=True
         )
@@ -156,9 +173,13 @@ class SQLiteEventStore(ClosesOnExit):
         limit: int | None = None,
     ) -> AsyncIterator[RecordedEvent]:
         """Yield the stream's events, in pages of up to 1024."""
+        check_name("stream", stream)
+        check_revision(from_revision)
+        check_limit(limit)
         low, high = 0, reader.BEYOND
         if from_revision is not None:
-            low, high = (0, from_revision) if backwards else (from_revision, high)
+            at = min(from_revision, reader.BEYOND)
+            low, high = (0, at) if backwards else (at, high)
         left = reader.BEYOND if limit is None else limit
         while left > 0 and high >= 0:
             page = await self._stream_page(stream, low, high, backwards, left)
@@ -187,11 +208,15 @@ class SQLiteEventStore(ClosesOnExit):
             InvalidArgumentError: No stream's name can begin with `prefix`: it has a NUL or half of a
                 surrogate pair.
         """
-        _check_prefix(prefix)
+        check_prefix(prefix)
+        check_position(from_position)
+        check_limit(limit)
         left = reader.BEYOND if limit is None else limit
         at = from_position.commit
-        if backwards and from_position == START:
-            at = (await self.end_position()).commit + 1
+        if backwards:
+            beyond = (await self.end_position()).commit + 1
+            # From far beyond the end a filtered read would go through every position in between.
+            at = beyond if from_position == START else min(at, beyond)
         while left > 0 and not (backwards and at <= 0):
             page = await self._all_page(at, prefix, left, backwards=backwards)
             for event in page.events:
@@ -203,6 +228,7 @@ class SQLiteEventStore(ClosesOnExit):
 
     async def head(self, stream: StreamName) -> int:
         """Return the revision of the stream's last event, -1 if it has none or was deleted."""
+        check_name("stream", stream)
         head = await self._pool.run(lambda connection: load_head(connection, stream))
         return -1 if head is None else head.visible
 
@@ -218,7 +244,8 @@ class SQLiteEventStore(ClosesOnExit):
     ) -> CatchUpSubscription:
         """Subscribe to matching streams, after `from_position`; see `EventSubscriber`."""
         self._pool.require_open()
-        _check_prefix(prefix)
+        check_prefix(prefix)
+        check_position(from_position)
 
         async def page(after: int) -> Page:
             return await self._all_page(after, prefix, reader.PAGE_EVENTS, backwards=False)
@@ -228,6 +255,9 @@ class SQLiteEventStore(ClosesOnExit):
     def subscribe(self, stream: StreamName, *, from_revision: int = 0) -> CatchUpSubscription:
         """Subscribe to one stream, from `from_revision` on; see `EventSubscriber`."""
         self._pool.require_open()
+        check_name("stream", stream)
+        check_revision(from_revision)
+        begin = min(max(from_revision, 0), reader.BEYOND)
 
         async def page(revision: int) -> Page:
             got = await self._stream_page(
@@ -237,7 +267,7 @@ class SQLiteEventStore(ClosesOnExit):
                 return Page(got.events, got.events[-1].position.commit, complete=False)
             return Page(got.events, got.end, complete=True)
 
-        return self._feed.subscribe(StreamSource(stream, page), revision=max(from_revision, 0))
+        return self._feed.subscribe(StreamSource(stream, page), revision=begin)
 
     # ---------------------------------------------------------------- consumer groups
 
@@ -251,11 +281,16 @@ class SQLiteEventStore(ClosesOnExit):
             InvalidArgumentError: The name or a setting makes no sense.
         """
         self._pool.require_open()
-        _check_name("name", name)
         wanted = settings or ConsumerGroupSettings()
-        check_settings(wanted)
-        _check_prefix(wanted.prefix)
+        check_group(name, wanted)
         await self._writer.call(partial(leases.create, name=name, settings=wanted))
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        """Change how a group delivers; what is held stays held, until the time that it was given."""
+        self._pool.require_open()
+        check_changes(name, changes)
+        await self._writer.call(partial(leases.update, name=name, changes=changes))
+        self._feed.changed()
 
     async def delete_consumer_group(self, name: str) -> None:
         """Delete a group and what it remembers."""
@@ -368,7 +403,9 @@ class SQLiteEventStore(ClosesOnExit):
 
     async def _all_page(self, at: int, prefix: str, limit: int, *, backwards: bool) -> Page:
         span = reader.SCAN_POSITIONS if prefix else reader.BEYOND // 2
-        low, high = (max(at - span - 1, -1), at) if backwards else (at, at + span + 1)
+        low, high = (max(at - span - 1, -1), at)
+        if not backwards:
+            low, high = at, min(at + span + 1, reader.BEYOND)
         got = await self._pool.run(
             lambda connection: reader.read_all(
                 connection,
@@ -421,33 +458,14 @@ def _checked_size(stream: StreamName, events: Sequence[NewEvent]) -> int:
         AppendTooLargeError: It, or one of its events, is over the limits.
         InvalidArgumentError: A name cannot be stored as text.
     """
-    _check_name("stream", stream)
+    check_name("stream", stream)
     total = 0
     for event in events:
         size = event.size
         if size > LIMITS.max_event_bytes:
             raise AppendTooLargeError(size, LIMITS.max_event_bytes)
-        _check_type(event.type)
+        check_type(event.type)
         total += size
     if total > LIMITS.max_append_bytes:
         raise AppendTooLargeError(total, LIMITS.max_append_bytes)
     return total
-
-
-@lru_cache(maxsize=512)  # types are few, and every event has one
-def _check_type(name: str) -> None:
-    _check_name("type", name)
-
-
-def _check_prefix(prefix: str) -> None:
-    if prefix:
-        _check_name("prefix", prefix)
-
-
-def _check_name(what: str, name: str) -> None:
-    if name.isascii() and name.isprintable() and name:
-        return
-    if not name:
-        raise InvalidArgumentError(what, "must not be empty")
-    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
-        raise InvalidArgumentError(what, "must not contain NUL or half of a surrogate pair")

@@ -4,7 +4,6 @@ import sqlite3
 from datetime import timedelta
 from typing import Final
 
-from aion_es.errors import InvalidArgumentError
 from aion_es.ids import StreamName
 from aion_es.store.port import ExpectedRevision, StreamMetadata
 from aion_es.store.sqlite.appends import check_expected, load_head
@@ -16,20 +15,6 @@ _SET: Final = """
     ON CONFLICT (name) DO UPDATE SET truncate_before = excluded.truncate_before,
         max_count = excluded.max_count, max_age = excluded.max_age
 """
-
-
-def check_metadata(metadata: StreamMetadata) -> None:
-    """Return if the limits make sense.
-
-    Raises:
-        InvalidArgumentError: One does not.
-    """
-    if metadata.max_count is not None and metadata.max_count < 1:
-        raise InvalidArgumentError("max_count", "must be at least 1")
-    if metadata.max_age is not None and metadata.max_age <= timedelta(0):
-        raise InvalidArgumentError("max_age", "must be longer than nothing")
-    if metadata.truncate_before is not None and metadata.truncate_before < 0:
-        raise InvalidArgumentError("truncate_before", "must not be negative")
 
 
 def metadata(connection: sqlite3.Connection, stream: StreamName) -> StreamMetadata:

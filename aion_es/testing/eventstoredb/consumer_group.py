@@ -124,6 +124,7 @@ class ConsumerGroup:
         self.finished_since_checkpoint = 0
         self.checkpointed_at = time.monotonic()
         self._open: dict[Entry, None] = {}
+        self._ending: Refused | None = None
         self._turn = 0
         self._pins: dict[int, Member] = {}
 
@@ -138,9 +139,12 @@ class ConsumerGroup:
     # ---------------------------------------------------------------- members
 
     def join(self, member: Member) -> None:
-        """Add a consumer."""
+        """Add a consumer; one that found the group just before it was changed or deleted is ended, too."""
         self.members.append(member)
-        self.dispatch()
+        if self._ending is None:
+            self.dispatch()
+        else:
+            self.end(self._ending)
 
     def leave(self, member: Member) -> None:
         """Remove a consumer; what it holds goes to the others, however often it was delivered."""
@@ -153,7 +157,8 @@ class ConsumerGroup:
         self.dispatch()
 
     def end(self, refusal: Refused) -> None:
-        """End every consumer's call."""
+        """End every consumer's call, also of those who are still to come."""
+        self._ending = refusal
         for member in self.members:
             member.ending = refusal
             member.changed.set()

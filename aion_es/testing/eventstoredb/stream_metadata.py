@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 from aion_es.ids import StreamName
+from aion_es.store.arguments import MAX_AGE
 from aion_es.store.port import StreamMetadata
 from aion_es.testing.eventstoredb.wire import DELETED_REVISION
 
 METADATA_TYPE: Final = "$metadata"
-_LONGEST_AGE: Final = timedelta.max // timedelta(seconds=1)
+_LONGEST_AGE: Final = MAX_AGE // timedelta(seconds=1)
 
 
 def metastream(stream: str) -> StreamName:
@@ -57,10 +58,12 @@ class Metadata:
     def limits(self) -> StreamMetadata:
         """What the store is to apply to reads."""
         age = self._number("$maxAge", 1, _LONGEST_AGE)
+        before = self.truncate_before
         return StreamMetadata(
             max_count=self._number("$maxCount", 1, DELETED_REVISION),
             max_age=None if age is None else timedelta(seconds=age),
-            truncate_before=self.truncate_before,
+            # The highest number means that the stream is deleted; no event is that far.
+            truncate_before=None if before is None else min(before, DELETED_REVISION - 1),
         )
 
     def readers(self, key: str) -> frozenset[str] | None:

@@ -46,6 +46,7 @@ pytest.register_assert_rewrite(
             "reads",
             "subscriptions",
             "groups",
+            "group_settings",
             "streams",
             "lifecycle",
         )
@@ -54,6 +55,7 @@ pytest.register_assert_rewrite(
 
 from aion_es.testing.store_contract.appends import AppendContract  # noqa: E402 - see above
 from aion_es.testing.store_contract.base import StoreContractBase  # noqa: E402
+from aion_es.testing.store_contract.group_settings import GroupSettingsContract  # noqa: E402
 from aion_es.testing.store_contract.groups import ConsumerGroupContract  # noqa: E402
 from aion_es.testing.store_contract.lifecycle import LifecycleContract  # noqa: E402
 from aion_es.testing.store_contract.reads import ReadContract  # noqa: E402
@@ -68,6 +70,7 @@ class StoreContract(
     ReadContract,
     SubscriptionContract,
     ConsumerGroupContract,
+    GroupSettingsContract,
     StreamContract,
     LifecycleContract,
 ):

@@ -5,11 +5,12 @@
 import asyncio
 import string
 from datetime import UTC, timedelta
+from typing import Any
 
 import pytest
 
 from aion_es.clock import SystemClock
-from aion_es.errors import AppendTooLargeError, ConcurrencyConflictError
+from aion_es.errors import AppendTooLargeError, ConcurrencyConflictError, InvalidArgumentError
 from aion_es.ids import StreamName
 from aion_es.store.port import (
     ANY,
@@ -48,6 +49,10 @@ ODD_NAMES = [
     "\U0010ffff\ud7ff",
     "aion_workflow-" + "🧵" * 255,
 ]
+
+
+async def _submitted(store: EventStore, *arguments: Any) -> Appended:
+    return await store.submit(*arguments)
 
 
 class AppendContract(StoreContractBase):
@@ -145,6 +150,46 @@ class AppendContract(StoreContractBase):
         assert as_appended(await collect(store.read_all())) == first
 
     # -------------------------------------------------------------- batches
+
+    @pytest.mark.parametrize("expected", ["1", "any", None, True, 1.0, b"1"], ids=repr)
+    async def test_what_is_no_expectation_is_refused_and_nothing_is_written(
+        self, store: EventStore, expected: Any
+    ) -> None:
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        for call in (
+            lambda: store.append(STREAM, some_events(1), expected),
+            lambda: _submitted(store, STREAM, some_events(1), expected),
+            lambda: store.append(STREAM, [], expected),
+            lambda: store.delete(STREAM, expected),
+        ):
+            with pytest.raises(InvalidArgumentError) as refused:
+                await call()
+            assert refused.value.argument == "expected"
+        assert await store.head(STREAM) == 1
+
+    @pytest.mark.parametrize("expected", [2**63 - 1, 2**63, 2**64, -2, -(2**70)])
+    async def test_a_revision_that_no_stream_has_conflicts(
+        self, store: EventStore, expected: int
+    ) -> None:
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        for call in (
+            lambda: store.append(STREAM, some_events(1), expected),
+            lambda: store.append(STREAM, [], expected),
+            lambda: store.delete(STREAM, expected),
+        ):
+            with pytest.raises(ConcurrencyConflictError) as refused:
+                await call()
+            assert (refused.value.expected, refused.value.actual) == (expected, 1)
+        assert await store.head(STREAM) == 1
+
+    @pytest.mark.parametrize("name", ["", "half \ud800"], ids=["empty", "half a surrogate pair"])
+    async def test_a_name_that_no_stream_or_type_can_have_is_refused(
+        self, store: EventStore, name: str
+    ) -> None:
+        for stream, kind in ((StreamName(name), "Happened"), (STREAM, name)):
+            with pytest.raises(InvalidArgumentError):
+                await store.append(stream, [an_event(type=kind)], ANY)
+        assert await store.end_position() == START
 
     async def test_a_refused_batch_leaves_no_trace(self, store: EventStore) -> None:
         await store.append(STREAM, some_events(1), NO_STREAM)

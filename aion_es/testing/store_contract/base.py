@@ -12,12 +12,14 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 import pytest_asyncio
 
+from aion_es.errors import ConsumerGroupNotFoundError
 from aion_es.ids import StreamName, UUIDv7Source
 from aion_es.store.port import (
     START,
     CaughtUp,
     Checkpoint,
     Consumer,
+    ConsumerGroupSettings,
     Delivery,
     EventStore,
     FellBehind,
@@ -91,6 +93,27 @@ class StoreContractBase:
         """Return the consumer's next `count` deliveries, unanswered."""
         async with self.patiently():
             return [await anext(consumer) for _ in range(count)]
+
+    async def handle(self, consumer: Consumer, count: int) -> list[Delivery]:
+        """Take and acknowledge the next `count` deliveries, one after the other."""
+        handled: list[Delivery] = []
+        for _ in range(count):
+            handled += await self.take(consumer, 1)
+            await consumer.ack(handled[-1])
+        return handled
+
+    async def nothing_comes(self, consumer: Consumer) -> None:
+        """Wait for longer than a redelivery takes; fails if there is one."""
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(outcome(consumer))
+            await asyncio.wait({waiting}, timeout=3 * self.message_timeout.total_seconds())
+            came = waiting.result() if waiting.done() else None
+            waiting.cancel()
+        assert came is None
+
+    def impatient(self) -> ConsumerGroupSettings:
+        """Return the settings of a group that delivers again as soon as the store can."""
+        return ConsumerGroupSettings(message_timeout=self.message_timeout)
 
 
 class Watch:
@@ -191,6 +214,14 @@ def places(events: Iterable[RecordedEvent]) -> list[tuple[StreamName, int]]:
 async def collect(items: AsyncIterable[T]) -> list[T]:
     """Return everything that an asynchronous iterator gives."""
     return [item async for item in items]
+
+
+async def outcome(consumer: Consumer) -> Delivery | ConsumerGroupNotFoundError:
+    """Return the consumer's next delivery, or that its group is gone."""
+    try:
+        return await anext(consumer)
+    except ConsumerGroupNotFoundError as error:
+        return error
 
 
 async def turns(count: int) -> None:

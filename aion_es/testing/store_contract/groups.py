@@ -4,6 +4,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -13,7 +14,7 @@ from aion_es.ids import StreamName
 from aion_es.store.port import (
     ANY,
     NO_STREAM,
-    Consumer,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     ConsumerStrategy,
     Delivery,
@@ -26,6 +27,7 @@ from aion_es.testing.store_contract.base import (
     StoreContractBase,
     as_appended,
     collect,
+    outcome,
     places,
     some_events,
     turns,
@@ -41,9 +43,9 @@ class ConsumerGroupContract(StoreContractBase):
         await store.append(STREAM, some_events(2), NO_STREAM)
         await store.create_consumer_group(GROUP)
         async with store.consume(GROUP) as consumer:
-            deliveries = await self._handle(consumer, 2)
+            deliveries = await self.handle(consumer, 2)
             await store.append(OTHER, some_events(2), NO_STREAM)
-            deliveries += await self._handle(consumer, 2)
+            deliveries += await self.handle(consumer, 2)
         assert [d.event for d in deliveries] == await collect(store.read_all())
         assert [d.attempt for d in deliveries] == [1, 1, 1, 1]
 
@@ -54,7 +56,7 @@ class ConsumerGroupContract(StoreContractBase):
             GROUP, ConsumerGroupSettings(from_position=first.position)
         )
         async with store.consume(GROUP) as consumer:
-            deliveries = await self._handle(consumer, 2)
+            deliveries = await self.handle(consumer, 2)
         assert places(d.event for d in deliveries) == [(STREAM, 3), (STREAM, 4)]
 
     async def test_a_group_gets_only_streams_with_its_prefix(self, store: EventStore) -> None:
@@ -62,16 +64,16 @@ class ConsumerGroupContract(StoreContractBase):
         for name in ("orders-1", "orders_1", "ordersX1", "orders_2"):
             await store.append(StreamName(name), some_events(1), NO_STREAM)
         async with store.consume(GROUP) as consumer:
-            deliveries = await self._handle(consumer, 2)
+            deliveries = await self.handle(consumer, 2)
         assert places(d.event for d in deliveries) == [("orders_1", 0), ("orders_2", 0)]
 
     async def test_an_acknowledged_event_is_never_delivered_again(self, store: EventStore) -> None:
-        await store.create_consumer_group(GROUP, self._impatient())
+        await store.create_consumer_group(GROUP, self.impatient())
         await store.append(STREAM, some_events(3), NO_STREAM)
         async with store.consume(GROUP) as consumer:
-            await self._handle(consumer, 3)
+            await self.handle(consumer, 3)
         async with store.consume(GROUP) as consumer:
-            await self._nothing_comes(consumer)
+            await self.nothing_comes(consumer)
 
     async def test_acknowledging_twice_is_fine(self, store: EventStore) -> None:
         await store.create_consumer_group(GROUP)
@@ -80,7 +82,7 @@ class ConsumerGroupContract(StoreContractBase):
             (first,) = await self.take(consumer, 1)
             await consumer.ack(first)
             await consumer.ack(first)
-            (second,) = await self._handle(consumer, 1)
+            (second,) = await self.handle(consumer, 1)
             await consumer.ack(first)
         assert places([first.event, second.event]) == [(STREAM, 0), (STREAM, 1)]
 
@@ -115,7 +117,7 @@ class ConsumerGroupContract(StoreContractBase):
         events = await collect(store.read_all())
         for name in groups:
             async with store.consume(name) as consumer:
-                assert [d.event for d in await self._handle(consumer, 5)] == events
+                assert [d.event for d in await self.handle(consumer, 5)] == events
 
     async def test_a_consumer_holds_no_more_than_its_buffer(self, store: EventStore) -> None:
         await store.create_consumer_group(GROUP, ConsumerGroupSettings(buffer_size=2))
@@ -141,7 +143,7 @@ class ConsumerGroupContract(StoreContractBase):
                 (delivery,) = await self.take(consumer, 1)
                 assert (delivery.event.revision, delivery.attempt) == (0, attempt)
                 await consumer.nack(delivery)
-            await self._handle(consumer, 1)
+            await self.handle(consumer, 1)
             await store.append(STREAM, some_events(1), 0)
             (delivery,) = await self.take(consumer, 1)
             assert (delivery.event.revision, delivery.attempt) == (1, 1)
@@ -155,7 +157,7 @@ class ConsumerGroupContract(StoreContractBase):
                 assert delivery.attempt == attempt
                 await consumer.nack(delivery, "retry")
             await store.append(STREAM, some_events(1), 0)
-            (delivery,) = await self._handle(consumer, 1)
+            (delivery,) = await self.handle(consumer, 1)
             assert delivery.event.revision == 1
         assert await store.replay_parked(GROUP) == 1
 
@@ -178,9 +180,9 @@ class ConsumerGroupContract(StoreContractBase):
         async with store.consume(GROUP) as consumer:
             (first,) = await self.take(consumer, 1)
             await consumer.nack(first, action)
-            (second,) = await self._handle(consumer, 1)
+            (second,) = await self.handle(consumer, 1)
             assert places([first.event, second.event]) == [(STREAM, 0), (STREAM, 1)]
-            await self._nothing_comes(consumer)
+            await self.nothing_comes(consumer)
         assert await store.replay_parked(GROUP) == parked
 
     async def test_replayed_events_come_again_from_attempt_one(self, store: EventStore) -> None:
@@ -190,7 +192,7 @@ class ConsumerGroupContract(StoreContractBase):
             for delivery in await self.take(consumer, 3):
                 await consumer.nack(delivery, "park")
             assert await store.replay_parked(GROUP) == 3
-            replayed = await self._handle(consumer, 3)
+            replayed = await self.handle(consumer, 3)
             assert [(d.event.revision, d.attempt) for d in replayed] == [(0, 1), (1, 1), (2, 1)]
             assert await store.replay_parked(GROUP) == 0
 
@@ -212,7 +214,7 @@ class ConsumerGroupContract(StoreContractBase):
     async def test_an_unanswered_event_comes_again_after_the_time_out(
         self, store: EventStore
     ) -> None:
-        await store.create_consumer_group(GROUP, self._impatient())
+        await store.create_consumer_group(GROUP, self.impatient())
         await store.append(STREAM, some_events(1), NO_STREAM)
         async with store.consume(GROUP) as silent, store.consume(GROUP) as other:
             (first,) = await self.take(silent, 1)
@@ -220,7 +222,7 @@ class ConsumerGroupContract(StoreContractBase):
             assert second == Delivery(first.event, 2)
             await other.ack(second)
             await silent.ack(first)  # too late, and harmless
-            await self._nothing_comes(other)
+            await self.nothing_comes(other)
 
     async def test_an_event_that_is_never_answered_is_parked_in_the_end(
         self, store: EventStore
@@ -230,7 +232,7 @@ class ConsumerGroupContract(StoreContractBase):
         await store.append(STREAM, some_events(1), NO_STREAM)
         async with store.consume(GROUP) as consumer:
             assert [d.attempt for d in await self.take(consumer, 2)] == [1, 2]
-            await self._nothing_comes(consumer)
+            await self.nothing_comes(consumer)
             assert await store.replay_parked(GROUP) == 1
 
     async def test_what_a_leaving_consumer_holds_goes_to_the_others(
@@ -253,14 +255,14 @@ class ConsumerGroupContract(StoreContractBase):
 
         async def die() -> None:
             async with store.consume(GROUP) as dying:
-                await self._handle(dying, 1)
+                await self.handle(dying, 1)
                 await self.take(dying, 1)
                 raise RuntimeError("died")
 
         with pytest.raises(RuntimeError, match="died"):
             await die()
         async with store.consume(GROUP) as heir:
-            left = await self._handle(heir, 2)
+            left = await self.handle(heir, 2)
         assert sorted(d.event.revision for d in left) == [1, 2]
 
     async def test_cancelling_a_waiting_consumer_loses_nothing(self, store: EventStore) -> None:
@@ -311,7 +313,7 @@ class ConsumerGroupContract(StoreContractBase):
                     handled[name].append(delivery)
                     progress.set()
 
-        async def until_handled(count: int) -> None:
+        async def untilhandled(count: int) -> None:
             while sum(map(len, handled.values())) < count:
                 progress.clear()
                 await progress.wait()
@@ -326,12 +328,12 @@ class ConsumerGroupContract(StoreContractBase):
                 for _ in range(4):
                     await store.append(StreamName(f"warm-up-{warm_ups}"), some_events(1), ANY)
                     warm_ups += 1
-                await until_handled(warm_ups)
+                await untilhandled(warm_ups)
             streams = [StreamName(f"pinned-{number}") for number in range(11)]
             for _ in range(5):
                 for stream in streams:
                     await store.append(stream, some_events(1), ANY)
-            await until_handled(warm_ups + 55)
+            await untilhandled(warm_ups + 55)
             for worker in workers:
                 worker.cancel()
         who: dict[StreamName, list[str]] = defaultdict(list)
@@ -352,11 +354,11 @@ class ConsumerGroupContract(StoreContractBase):
             await store.append(StreamName(f"s-{number}"), some_events(1), NO_STREAM)
         async with AsyncExitStack() as leaving:
             first = await leaving.enter_async_context(store.consume(GROUP))
-            await self._handle(first, 8)
+            await self.handle(first, 8)
         for number in range(8):
             await store.append(StreamName(f"s-{number}"), some_events(1), 0)
         async with store.consume(GROUP) as heir:
-            inherited = await self._handle(heir, 8)
+            inherited = await self.handle(heir, 8)
         assert places(d.event for d in inherited) == [(f"s-{n}", 1) for n in range(8)]
 
     async def test_what_was_kept_for_a_pinned_consumer_is_not_lost_with_it(
@@ -375,7 +377,7 @@ class ConsumerGroupContract(StoreContractBase):
                 await owner.aclose()
                 (first,) = await waiting
             await heir.ack(first)
-            inherited = [first, *await self._handle(heir, 2)]
+            inherited = [first, *await self.handle(heir, 2)]
         assert sorted(d.event.revision for d in inherited) == [0, 1, 2]
 
     # -------------------------------------------------------------- groups themselves
@@ -386,7 +388,7 @@ class ConsumerGroupContract(StoreContractBase):
         seen: list[int] = []
         for _ in range(3):
             async with store.consume(GROUP) as consumer:
-                seen += [d.event.revision for d in await self._handle(consumer, 2)]
+                seen += [d.event.revision for d in await self.handle(consumer, 2)]
         assert seen == [0, 1, 2, 3, 4, 5]
 
     async def test_a_group_exists_once(self, store: EventStore) -> None:
@@ -396,9 +398,14 @@ class ConsumerGroupContract(StoreContractBase):
         assert refused.value.name == GROUP
 
     async def test_an_unknown_group_is_refused(self, store: EventStore) -> None:
-        for call in (store.delete_consumer_group, store.replay_parked):
+        calls: tuple[Awaitable[object], ...] = (
+            store.delete_consumer_group("nobody"),
+            store.replay_parked("nobody"),
+            store.update_consumer_group("nobody", ConsumerGroupChanges(max_retries=1)),
+        )
+        for call in calls:
             with pytest.raises(ConsumerGroupNotFoundError) as refused:
-                await call("nobody")
+                await call
             assert refused.value.name == "nobody"
         async with store.consume("nobody") as consumer:
             with pytest.raises(ConsumerGroupNotFoundError):
@@ -407,7 +414,7 @@ class ConsumerGroupContract(StoreContractBase):
     async def test_deleting_a_group_ends_its_consumers(self, store: EventStore) -> None:
         await store.create_consumer_group(GROUP)
         async with store.consume(GROUP) as consumer, asyncio.TaskGroup() as group:
-            waiting = group.create_task(_outcome(consumer))
+            waiting = group.create_task(outcome(consumer))
             await turns(3)
             await store.delete_consumer_group(GROUP)
             async with self.patiently():
@@ -428,7 +435,7 @@ class ConsumerGroupContract(StoreContractBase):
             await store.delete_consumer_group(GROUP)
 
     async def test_a_group_survives_a_restart(self, store: EventStore) -> None:
-        await store.create_consumer_group(GROUP, self._impatient())
+        await store.create_consumer_group(GROUP, self.impatient())
         batch = some_events(4)
         await store.append(STREAM, batch, NO_STREAM)
         async with store.consume(GROUP) as consumer:
@@ -439,37 +446,10 @@ class ConsumerGroupContract(StoreContractBase):
         again = await self.reopened(store)
         try:
             async with again.consume(GROUP) as consumer:
-                left = await self._handle(consumer, 2)
+                left = await self.handle(consumer, 2)
                 assert sorted(d.event.revision for d in left) == [2, 3]
                 assert as_appended([parked.event]) == [batch[1]]
                 assert await again.replay_parked(GROUP) == 1
-                assert [d.event for d in await self._handle(consumer, 1)] == [parked.event]
+                assert [d.event for d in await self.handle(consumer, 1)] == [parked.event]
         finally:
             await again.aclose()
-
-    async def _handle(self, consumer: Consumer, count: int) -> list[Delivery]:
-        """Take and acknowledge the next `count` deliveries, one after the other."""
-        handled: list[Delivery] = []
-        for _ in range(count):
-            handled += await self.take(consumer, 1)
-            await consumer.ack(handled[-1])
-        return handled
-
-    async def _nothing_comes(self, consumer: Consumer) -> None:
-        """Wait for longer than a redelivery takes; fails if there is one."""
-        async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(_outcome(consumer))
-            await asyncio.wait({waiting}, timeout=3 * self.message_timeout.total_seconds())
-            came = waiting.result() if waiting.done() else None
-            waiting.cancel()
-        assert came is None
-
-    def _impatient(self) -> ConsumerGroupSettings:
-        return ConsumerGroupSettings(message_timeout=self.message_timeout)
-
-
-async def _outcome(consumer: Consumer) -> Delivery | Exception:
-    try:
-        return await anext(consumer)
-    except ConsumerGroupNotFoundError as error:
-        return error

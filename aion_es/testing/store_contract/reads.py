@@ -3,9 +3,12 @@
 # ruff: noqa: S101, D102 - a contract suite asserts, and its tests are named by sentences
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from aion_es.errors import InvalidArgumentError
 from aion_es.ids import StreamName
 from aion_es.store.port import ANY, NO_STREAM, START, EventStore, Position, RecordedEvent
 from aion_es.testing.store_contract.base import (
@@ -80,6 +83,48 @@ class ReadContract(StoreContractBase):
             assert everything == events[:limit]
             last = await collect(store.read_all(limit=limit, backwards=True))
             assert last == events[::-1][:limit]
+
+    @pytest.mark.parametrize("revision", [2**63 - 1, 2**63, 2**70])
+    async def test_beyond_every_revision_there_is_nothing_and_before_it_everything(
+        self, store: EventStore, revision: int
+    ) -> None:
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        assert await collect(store.read(STREAM, from_revision=revision)) == []
+        back = store.read(STREAM, from_revision=revision, backwards=True, limit=revision)
+        assert [event.revision for event in await collect(back)] == [1, 0]
+
+    async def test_no_events_are_read_with_a_limit_of_none_or_less(self, store: EventStore) -> None:
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        for limit in (0, -1, -(2**70)):
+            assert await collect(store.read(STREAM, limit=limit)) == []
+            assert await collect(store.read_all(limit=limit)) == []
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("from_revision", "1"),
+            ("from_revision", True),
+            ("limit", "1"),
+            ("limit", 1.5),
+            ("from_position", 1),
+            ("from_position", Position(2**63, 2**63)),
+            ("from_position", Position(-2, -2)),
+        ],
+        ids=str,
+    )
+    async def test_what_is_no_place_to_read_from_is_refused(
+        self, store: EventStore, argument: str, value: Any
+    ) -> None:
+        wanted: dict[str, Any] = {argument: value}
+        reads: list[AsyncIterator[RecordedEvent]] = []
+        if argument != "from_position":
+            reads.append(store.read(STREAM, **wanted))
+        if argument != "from_revision":
+            reads.append(store.read_all(**wanted))
+        for read in reads:
+            with pytest.raises(InvalidArgumentError) as refused:
+                await collect(read)
+            assert refused.value.argument == argument
 
     async def test_ten_thousand_events_are_read_in_order_both_ways(self, store: EventStore) -> None:
         batches = [some_events(1_000, f"page {number}") for number in range(10)]

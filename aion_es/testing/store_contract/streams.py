@@ -4,10 +4,11 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from aion_es.errors import ConcurrencyConflictError, StreamDeletedError
+from aion_es.errors import ConcurrencyConflictError, InvalidArgumentError, StreamDeletedError
 from aion_es.store.port import (
     ANY,
     EXISTS,
@@ -51,6 +52,41 @@ class StreamContract(StoreContractBase):
         assert await store.head(STREAM) == -1
         assert (await store.append(STREAM, some_events(3), NO_STREAM)).revision == 2
         assert places(await collect(store.read(STREAM))) == [(STREAM, 1), (STREAM, 2)]
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("max_count", 0),
+            ("max_count", 2**63),
+            ("max_count", "5"),
+            ("max_age", timedelta()),
+            ("max_age", timedelta.max),
+            ("max_age", 5),
+            ("truncate_before", -1),
+            ("truncate_before", 2**63 - 1),
+            ("truncate_before", True),
+        ],
+        ids=str,
+    )
+    async def test_metadata_that_no_stream_can_have_is_refused_and_changes_nothing(
+        self, store: EventStore, argument: str, value: Any
+    ) -> None:
+        before = StreamMetadata(max_count=3)
+        await store.set_metadata(STREAM, before)
+        wanted: dict[str, Any] = {argument: value}
+        with pytest.raises(InvalidArgumentError) as refused:
+            await store.set_metadata(STREAM, StreamMetadata(**wanted))
+        assert refused.value.argument == argument
+        assert await store.metadata(STREAM) == before
+
+    async def test_the_largest_metadata_comes_back(self, store: EventStore) -> None:
+        largest = StreamMetadata(
+            max_count=2**63 - 1, max_age=timedelta(days=10_675_199), truncate_before=2**63 - 2
+        )
+        await store.set_metadata(STREAM, largest)
+        assert await store.metadata(STREAM) == largest
+        await store.append(STREAM, some_events(1), NO_STREAM)
+        assert await collect(store.read(STREAM)) == []
 
     @pytest.mark.parametrize(
         ("metadata", "visible"),

@@ -19,6 +19,10 @@ OURS = StreamName(f"{workflow_prefix(DEFAULT_NAMESPACE)}order-1")
 SCHEDULE = StreamName("aion_schedule-nightly")
 NEIGHBOUR = StreamName("aion_workflow_workflow-order-1")
 """A workflow of the namespace `aion_workflow`, which the prefix `aion_` would also match."""
+CATALOG = StreamName("aion_catalog")
+PACKAGE = StreamName("aion_package-1f")
+NEIGHBOURS_CATALOG = StreamName("aion_catalog_catalog")
+"""The catalog of the namespace `aion_catalog`, whose name begins with that of ours."""
 FOREIGN = StreamName("invoices-1")
 
 
@@ -116,13 +120,22 @@ def test_copying_again_copies_nothing(source: str, tmp_path: Path) -> None:
     assert second.output == "0 events copied, 12 were there before, 4 streams, all compared\n"
 
 
-async def test_a_namespace_is_its_workflows_and_schedules_and_no_other_namespaces(
+async def test_a_namespace_is_its_catalog_packages_workflows_and_schedules_and_no_other_namespaces(
     source: str, tmp_path: Path
 ) -> None:
+    async with await SQLiteEventStore.open(tmp_path / "source.db") as store:
+        for stream in (NEIGHBOURS_CATALOG, PACKAGE, CATALOG):
+            await store.append(stream, some_events(1, stream), NO_STREAM)
+    copied = command("copy", source, f"sqlite:///{tmp_path}/copy.db", "--namespace", "aion")
+    told = "8 events copied, 0 were there before, 4 streams, all compared\n"
+    assert copied == (0, told, "")
+    assert await streams_of(tmp_path / "copy.db") == [CATALOG, PACKAGE, OURS, SCHEDULE]
+
+
+def test_a_namespace_without_routes_and_packages_is_copied_too(source: str, tmp_path: Path) -> None:
     copied = command("copy", source, f"sqlite:///{tmp_path}/copy.db", "--namespace", "aion")
     told = "6 events copied, 0 were there before, 2 streams, all compared\n"
     assert copied == (0, told, "")
-    assert await streams_of(tmp_path / "copy.db") == [OURS, SCHEDULE]
 
 
 def test_comparing_can_be_left_out(source: str, tmp_path: Path) -> None:
@@ -169,6 +182,19 @@ def test_a_misspelled_file_is_an_error_and_makes_no_file(tmp_path: Path) -> None
     code, _, told = command("copy", url, f"sqlite:///{tmp_path}/copy.db")
     assert (code, told) == (1, f"error: '{url}': there is no such file; nothing was copied\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("memory", ["sqlite://", "memory://", "sqlite://?durability=normal"])
+def test_a_store_in_memory_is_neither_copied_from_nor_into(
+    source: str, tmp_path: Path, memory: str
+) -> None:
+    told = (
+        f"error: '{memory}': a store in memory begins empty and ends with this command; "
+        "name a file or a server; nothing was copied\n"
+    )
+    assert command("copy", source, memory) == (1, "", told)
+    assert command("copy", memory, f"sqlite:///{tmp_path}/copy.db") == (1, "", told)
+    assert not (tmp_path / "copy.db").exists()
 
 
 @pytest.mark.parametrize(
