@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import isawaitable
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -29,7 +31,8 @@ from aion_es.ids import RunId, WorkflowId
 
 if TYPE_CHECKING:
     from aion_es.store.port import Position
-    from aion_es.visibility.query import Asked, Page, Visibility
+    from aion_es.visibility.arguments import Asked
+    from aion_es.visibility.query import Page, Visibility
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ Apply: TypeAlias = Callable[[WorkflowHandle[Any], str], Awaitable[None]]
 RATE: Final = 100.0
 """Workflows per second, unless said otherwise: little beside what the engine does at the same time."""
 _AT_ONCE: Final = 10
-"""Commands under way at a time; they share the store's commits."""
+"""Commands under way at a time, at most; they share the store's commits."""
 _TOO_LATE: Final = (WorkflowNotFoundError, RunNotFoundError, RunClosedError, InvalidStateError)
 """What a run that went on by itself refuses: there is nothing left to do."""
 
@@ -98,6 +101,7 @@ class BatchReport:
 
 
 OnProgress: TypeAlias = Callable[[BatchProgress], object]
+"""What it returns is awaited if it can be."""
 
 
 class BatchOptions(TypedDict, total=False):
@@ -116,17 +120,19 @@ class Batches:
     Each run gets the command as if through a handle of its own, so what is recorded is the same. A run
     that is started while the batch runs may be met or not. Every method takes:
 
-    - `filter`: which runs, as in `visibility.list`; those that are in no state for the command are skipped:
+    - `filter`: which runs, as in `visibility.list`, in an order that stays: by a field that a run has from its
+      start, such as `StartTime` or `WorkflowId`. Those that are in no state for the command are skipped:
       closed ones, but for `reopen`.
     - `dry_run`: only count them.
-    - `rate`: workflows per second, at most. Default 100.
-    - `on_progress`: called for every run, in order; what it raises ends the batch.
+    - `rate`: workflows per second, at most; as many as that, but no more than ten, get the command together.
+      Default 100.
+    - `on_progress`: called for every run, in order, and awaited if it is `async`; what it raises ends the batch.
     - `resume_from`: the token of the last progress of a batch that was broken off, with the same operation
       and filter: no run is met twice that was reported, and a signal is not received twice by any.
     - `at_least`: first wait until the read model has seen this position.
 
     and raises `FilterSyntaxError`, `ProjectionLagError`, `InvalidArgumentError` for a rate that is not above
-    0, `InvalidPageTokenError` for a token that is damaged or of another batch, and `EngineClosedError`
+    0 and for an order that the command itself could change, `InvalidPageTokenError` for a token that is damaged or of another batch, and `EngineClosedError`
     or `StoreClosedError` when the engine closes meanwhile. What befalls a single run is its outcome, and never ends the batch.
     """
 
@@ -217,6 +223,7 @@ class Batches:
         at_least: "Position | None" = None,
     ) -> BatchReport:
         batch = _Batch(operation, filter, apply, rate, on_progress)
+        await self._require_fixed_order(filter)
         total = await self._visibility.count(batch.filter, at_least=at_least)
         if dry_run:
             return BatchReport(batch.operation, total, dry_run=True)
@@ -225,6 +232,15 @@ class Batches:
             place = _read(resume_from, batch.operation)
         outcomes = await batch.run(self._client, self._visibility, place)
         return BatchReport(batch.operation, place.total, False, tuple(outcomes))
+
+    async def _require_fixed_order(self, filter: "Asked") -> None:
+        field = await self._visibility.order_of(filter)
+        if not field.is_fixed:
+            raise InvalidArgumentError(
+                "filter",
+                f"{field.name} may change while the batch runs, so that in its order it would meet runs "
+                "twice or not at all; order by StartTime or WorkflowId",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +268,9 @@ class _Batch:
         rate: float,
         on_progress: OnProgress | None,
     ) -> None:
-        if not rate > 0:
-            raise InvalidArgumentError("rate", f"must be above 0 per second, got {rate}")
+        _check_rate(rate)
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidArgumentError("on_progress", f"cannot be called: {on_progress!r}")
         self.operation: Operation = operation
         self.filter = filter
         self._apply = apply
@@ -265,17 +282,18 @@ class _Batch:
     ) -> list[BatchOutcome]:
         """Handle every run behind `place`, a few at a time, and return what became of each."""
         outcomes: list[BatchOutcome] = []
+        # Pages are short, so that a run is met soon after it was found.
+        page_size = ceil(min(_AT_ONCE, self._rate))
         due = time.monotonic()
         token, more = place.page_token, True
         while more:
-            # Pages are short, so that a run is met soon after it was found.
-            page = await visibility.page(self.filter, page_size=_AT_ONCE, page_token=token)
+            page = await visibility.page(self.filter, page_size=page_size, page_token=token)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            due = max(due, time.monotonic() - 1.0) + len(page.rows) / self._rate
+            due = max(due, time.monotonic()) + len(page.rows) / self._rate
             met = await self._give(client, page, place.batch_id)
             for index, outcome in enumerate(met):
                 outcomes.append(outcome)
-                self._report(page, index, outcome, place, len(outcomes))
+                await self._report(page, index, outcome, place, len(outcomes))
             token, more = page.next_page_token, page.next_page_token is not None
         return outcomes
 
@@ -307,7 +325,7 @@ class _Batch:
             return outcome("failed", f"{type(error).__name__}: {error}")
         return outcome("done")
 
-    def _report(
+    async def _report(
         self,
         page: "Page",
         index: int,
@@ -320,7 +338,14 @@ class _Batch:
         total, before = place.total, place.handled
         here = _Place(place.batch_id, total, before + handled, page.token_after(index))
         token = _written(self.operation, here)
-        self._on_progress(BatchProgress(outcome, here.handled, total, token))
+        reported = self._on_progress(BatchProgress(outcome, here.handled, total, token))
+        if isawaitable(reported):
+            await reported
+
+
+def _check_rate(rate: object) -> None:
+    if not isinstance(rate, int | float) or not rate > 0:
+        raise InvalidArgumentError("rate", f"must be above 0 per second, got {rate!r}")
 
 
 def _written(operation: Operation, place: _Place) -> str:

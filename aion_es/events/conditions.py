@@ -35,11 +35,19 @@ class Condition:
     binding: int = _BINDING["NOT"]
 
     def __and__(self, other: "Condition") -> "Condition":
-        """Both hold."""
+        """Both hold.
+
+        Raises:
+            InvalidArgumentError: The other is no condition.
+        """
         return self._linked("AND", other)
 
     def __or__(self, other: "Condition") -> "Condition":
-        """At least one of them holds."""
+        """At least one of them holds.
+
+        Raises:
+            InvalidArgumentError: The other is no condition.
+        """
         return self._linked("OR", other)
 
     def __invert__(self) -> "Condition":
@@ -57,7 +65,11 @@ class Condition:
     def __str__(self) -> str:
         return self.text
 
-    def _linked(self, word: str, other: "Condition") -> "Condition":
+    def _linked(self, word: str, other: object) -> "Condition":
+        if not isinstance(other, Condition):
+            raise InvalidArgumentError(
+                "condition", f"is combined with another condition, not with {other!r}"
+            )
         binding = _BINDING[word]
         parts = (one.text if one.binding >= binding else f"({one.text})" for one in (self, other))
         return Condition(f" {word} ".join(parts), binding)

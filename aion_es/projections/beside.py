@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 _BESIDE: Final = "__beside"
 _ASIDE: Final = "__aside"
 """Suffix of the tables that answer, while the ones beside have their names."""
+SUFFIXES: Final = (_BESIDE, _ASIDE)
 _SCHEMA: Final = "_aion_beside"
 """Behind the name of the current schema, on PostgreSQL."""
 

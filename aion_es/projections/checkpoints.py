@@ -67,6 +67,9 @@ def install(connection: Connection, projection: Projection) -> Standing:
         UnsupportedStoreVersionError: A newer program's version of the projection is there; nothing changed.
     """
     alone(connection)
+    standing = installed(connection, projection)
+    if standing is not None:
+        return standing
     found = checkpoint_of(connection, CHECKPOINTS, projection.name)
     if found is not None and found.version == projection.version:
         _forget_abandoned(connection, projection)
@@ -85,6 +88,33 @@ def install(connection: Connection, projection: Projection) -> Standing:
     _remove(connection, REBUILDS, projection.name)
     _put(connection, CHECKPOINTS, projection)
     return Standing(START, False)
+
+
+def installed(connection: Connection, projection: Projection) -> Standing | None:
+    """Return what `install` would return if it had nothing to write; `None` if it had."""
+    found = checkpoint_of(connection, CHECKPOINTS, projection.name)
+    made = checkpoint_of(connection, REBUILDS, projection.name)
+    is_of_ours = made is not None and made.version == projection.version
+    if found is None or found.version > projection.version:
+        return None
+    if found.version == projection.version:
+        return Standing(found.position, False) if made is None or is_of_ours else None
+    if made is not None and is_of_ours and _can_answer(connection, projection):
+        return Standing(made.position, True)
+    return None
+
+
+def make_anew(connection: Connection, projection: Projection) -> None:
+    """Have the rows of `projection` made anew: beside the old ones, or, where it has none yet, in their place.
+
+    Raises:
+        UnsupportedStoreVersionError: A newer program's version of the projection is there; nothing changed.
+    """
+    found = checkpoint_of(connection, CHECKPOINTS, projection.name)
+    if found is None or found.version != projection.version:
+        install(connection, projection)  # which makes them anew in any case
+    else:
+        begin_rebuild(connection, projection)
 
 
 def begin_rebuild(connection: Connection, projection: Projection) -> Position:

@@ -134,6 +134,8 @@ def _postgresql(url: URL, readers: int, busy_timeout: timedelta) -> Database:
             return AccessDeniedError(f"{name}: {cause}")
         if state in {"XX001", "XX002"}:
             return StoreCorruptError(name, str(cause))
+        if state.startswith("54"):  # more than the server can hold: the same again is refused again
+            return None
         # Of these two classes is whatever has to do with the connection, the server's state and locks.
         away = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
         return StoreUnavailableError(f"{name}: {cause}") if away else None

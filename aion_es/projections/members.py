@@ -5,17 +5,23 @@ import logging
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from inspect import isawaitable
+from typing import Final, TypeAlias
 
 from opentelemetry.trace import SpanKind
 from sqlalchemy import Connection
 
 from aion_es.clock import Clock
-from aion_es.errors import StoreClosedError, StoreError, StoreUnavailableError
+from aion_es.errors import (
+    InvalidArgumentError,
+    StoreClosedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from aion_es.metrics import PROJECTION_EVENTS, PROJECTION_FAILURES, Attributes
 from aion_es.projections import beside
 from aion_es.projections.checkpoints import advance, position_of
@@ -35,6 +41,9 @@ _log = logging.getLogger("aion_es.projections")
 
 _WINDOW: Final = 10.0
 """Seconds over which the rate is measured."""
+Raised: TypeAlias = Exception | SystemExit
+_RAISED: Final = (Exception, SystemExit)
+"""What stops one projection only: `sys.exit` ends the handler that called it, not the program."""
 
 
 class Pace:
@@ -96,7 +105,7 @@ class Member:
     caught_up: bool = False
     events: int = 0
     recorded_at: int | None = None
-    error: Exception | None = None
+    error: Raised | None = None
     failed_event: RecordedEvent | None = None
     failures: int = 0
     is_noted: bool = False
@@ -138,7 +147,7 @@ class Handler:
         except StoreUnavailableError as error:  # the read model's: no event is to blame
             await self._failed(member, error, None)
             return False
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything; it is shown and retried
+        except _RAISED as error:  # a handler may raise anything; it is shown and retried
             if not await self._isolate(member, batch, position, error):
                 return False
         member.error = member.failed_event = None
@@ -168,7 +177,7 @@ class Handler:
         member: Member,
         batch: Sequence[RecordedEvent],
         position: Position,
-        error: Exception,
+        error: Raised,
     ) -> bool:
         """Find the event that cannot be handled: those before it are committed one by one."""
         if not batch:
@@ -179,14 +188,14 @@ class Handler:
                 await self._commit(member, [event], event.position)
             except StoreClosedError:
                 raise
-            except Exception as found:  # noqa: BLE001 - as above
+            except _RAISED as found:  # as above
                 blamed = None if isinstance(found, StoreUnavailableError) else event
                 await self._failed(member, found, blamed)
                 return False
         # It was the batch as a whole, and it went through in single steps.
         return await self.handle(member, [], position)
 
-    async def _failed(self, member: Member, error: Exception, event: RecordedEvent | None) -> None:
+    async def _failed(self, member: Member, error: Raised, event: RecordedEvent | None) -> None:
         member.error, member.failed_event = error, event
         member.failures += 1
         member.caught_up = False
@@ -251,7 +260,7 @@ class Handler:
             except CheckpointMovedError as moved:
                 projection.forget()
                 member.position = moved.position
-            except Exception:
+            except _RAISED:
                 projection.forget()  # what it remembers may be ahead of the rows, now rolled back
                 raise
             else:
@@ -305,11 +314,26 @@ def _apply(
         raise CheckpointMovedError(position_of(connection, projection, is_beside=is_beside))
     if not batch:
         return
-    if is_beside:
-        with beside.turned(connection, projection.tables):
-            projection.apply(connection, batch)
-    else:
-        projection.apply(connection, batch)
+    with beside.turned(connection, projection.tables) if is_beside else nullcontext():
+        try:
+            result: object = projection.apply(connection, batch)
+        except StopIteration as error:  # no future can hold it: whoever waits would do so for ever
+            raise RuntimeError(f"apply raised {error!r}") from error
+        _require_done(result)
+
+
+def _require_done(result: object) -> None:
+    """Refuse what only promises that the batch will be handled: nobody would wait for it.
+
+    Raises:
+        InvalidArgumentError: `apply` returned an awaitable.
+    """
+    if isawaitable(result):
+        if isinstance(result, Coroutine):
+            result.close()
+        raise InvalidArgumentError(
+            "projections", "apply returned an awaitable; it must not be async"
+        )
 
 
 def _wanted(member: Member, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
@@ -325,7 +349,7 @@ def _first_after(batch: Sequence[RecordedEvent], position: Position) -> int:
     return bisect_right(batch, position, key=lambda event: event.position)
 
 
-def failure_of(error: Exception, event: RecordedEvent | None) -> Failure:
+def failure_of(error: Raised, event: RecordedEvent | None) -> Failure:
     """Return why a projection stands still: on `event`, or without one that is to blame."""
     return Failure(
         f"{type(error).__name__}: {error}",

@@ -47,6 +47,21 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 
 VERSION: Final = len(MIGRATIONS)
 
+TABLES: Final = frozenset(
+    {
+        "read_model",
+        "checkpoints",
+        "projection_rebuilds",
+        "projection_failures",
+        "projection_skips",
+        "runner_lease",
+        "workers",
+        "registered_attributes",
+        "activity_heartbeats",
+    }
+)
+"""What the migrations make."""
+
 SCHEMA_LOCK: Final = 0x61657072_0001
 """PostgreSQL's advisory lock for changes of tables; taken within the current schema's name."""
 
@@ -63,17 +78,28 @@ def migrate(connection: Connection, where: str) -> None:
         UnsupportedStoreVersionError: A newer program wrote it; it was left as it is.
     """
     alone(connection)
-    found = _found_version(connection, where)
-    if found > VERSION:
-        raise UnsupportedStoreVersionError(f"read model {where}", str(found), f"{VERSION} or older")
-    if found == VERSION:
+    if is_current(connection, where):
         return
+    found = _found_version(connection, where)
     for statements in MIGRATIONS[found:]:
         for statement in statements:
             connection.execute(text(statement))
     connection.execute(text("UPDATE read_model SET version = :version"), {"version": VERSION})
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def is_current(connection: Connection, where: str) -> bool:
+    """Return whether the schema is at `VERSION`, so that `migrate` has nothing to do.
+
+    Raises:
+        StoreCorruptError: The database holds somebody else's tables.
+        UnsupportedStoreVersionError: A newer program wrote it.
+    """
+    found = _found_version(connection, where)
+    if found > VERSION:
+        raise UnsupportedStoreVersionError(f"read model {where}", str(found), f"{VERSION} or older")
+    return found == VERSION
 
 
 def alone(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from aion_es.projections import bulk
 from aion_es.projections.pending_tables import CHILDREN, SIGNALS
 from aion_es.store.port import START, Position
 
-ChildPhase: TypeAlias = Literal["requested", "started", "cancel_requested", "closed"]
+ChildPhase: TypeAlias = Literal["requested", "started", "cancel_requested", "closed", "told"]
 Owed: TypeAlias = Literal["nothing", "start", "outcome", "close"]
 ParentState: TypeAlias = Literal["open", "unwilling", "closed", "final"]
 ChildKey: TypeAlias = tuple[str, str, str]
@@ -23,7 +23,8 @@ class Child:
     """One child's row.
 
     Attributes:
-        child_phase: What the child's own stream shows.
+        child_phase: What the child's own stream shows; `told`: the parent knows that it ended without
+            completing, and may wait for it again when it is reopened.
         parent_state: `unwilling`: the parent is open and has asked the child to end; `closed`: it recorded a
             terminal before the child's outcome, and might be reopened; `final`: it never will be.
     """
@@ -38,6 +39,8 @@ class Child:
     @property
     def owed(self) -> Owed:
         """What somebody has yet to do about it."""
+        if self.child_phase == "told":
+            return "nothing"
         if self.parent_state in {"open", "unwilling"}:
             if self.child_phase == "requested":
                 return "start"
@@ -53,7 +56,8 @@ class Child:
         return "nothing" if done else "close"
 
 
-_Change: TypeAlias = tuple[Position, Literal["put", "drop", "phase", "unwanted"], ChildKey, Any]
+_Kind: TypeAlias = Literal["put", "drop", "phase", "told", "awaited", "unwanted"]
+_Change: TypeAlias = tuple[Position, _Kind, ChildKey, Any]
 _by_position = itemgetter(0)
 _KEY: Final = ("workflow_id", "run_id", "child_workflow_id")
 
@@ -87,9 +91,17 @@ class Children:
         """The parent asks the child to end."""
         self._changes.append((self.at, "unwanted", (workflow_id, run_id, child_workflow_id), None))
 
-    def told(self, workflow_id: str, run_id: str, child_workflow_id: str) -> None:
-        """The parent has the child's outcome."""
+    def completed(self, workflow_id: str, run_id: str, child_workflow_id: str) -> None:
+        """The parent has the child's result."""
         self._changes.append((self.at, "drop", (workflow_id, run_id, child_workflow_id), None))
+
+    def told(self, workflow_id: str, run_id: str, child_workflow_id: str) -> None:
+        """The parent knows that the child ended without completing."""
+        self._changes.append((self.at, "told", (workflow_id, run_id, child_workflow_id), None))
+
+    def awaited(self, workflow_id: str, run_id: str, child_workflow_id: str) -> None:
+        """The parent waits again for the end of a child that it knew of."""
+        self._changes.append((self.at, "awaited", (workflow_id, run_id, child_workflow_id), None))
 
     def child_is(self, key: ChildKey, phase: ChildPhase) -> None:
         """The child's own stream shows that it came so far."""
@@ -138,7 +150,11 @@ class Children:
                 continue
             elif kind == "unwanted":
                 rows[key] = replace(rows[key], parent_state="unwilling")
-            else:
+            elif kind == "told":
+                rows[key] = replace(rows[key], child_phase="told")
+            elif kind == "awaited":  # it may have been reopened since: who asks it will see
+                rows[key] = replace(rows[key], child_phase="closed")
+            elif rows[key].child_phase != "told":
                 rows[key] = replace(rows[key], child_phase=value)
         return rows
 

@@ -154,8 +154,12 @@ def fold(run: OpenRun, event: RecordedEvent) -> bool:
         case "ActivityStarted":
             activity_id, attempt = attempted(event)
             _attempted(run, activity_id, "started", attempt, None)
-        case "ActivityCompleted" | "ActivityCancelled":
+        case "ActivityCompleted":
             run.activities.drop(attempted(event)[0])
+            return True
+        case "ActivityCancelled":  # kept as one that failed: a reopening may name it
+            activity_id, attempt = attempted(event)
+            _attempted(run, activity_id, "failed", attempt, None)
             return True
         case "ActivityFailed":
             return _failed(run, event)
@@ -204,8 +208,16 @@ def _attempted(
 
 
 def reopen(run: OpenRun, event: ev.WorkflowReopened, at: int) -> None:
-    """Take a closed run back to Running: what failed and what was pending runs again, torn timers are live."""
+    """Take a closed run back to Running: what failed and what was pending runs again, torn timers are live.
+
+    Except for what is void by it.
+    """
     run.status = WorkflowStatus.RUNNING
+    if event.taken_back is not None:
+        for void in event.taken_back.activities:
+            run.activities.drop(void)
+        for name in event.taken_back.timers:
+            run.timers.drop(name)
     for activity_id, activity in list(run.activities.now.items()):
         if activity_id in event.reopened or activity.phase != "failed":
             activity.decoded().scheduled_at = at

@@ -67,7 +67,7 @@ ACTIVITIES: Final = Table(
     Column("scheduled_at", BigInteger, nullable=False),
 )
 """One row per activity of an open run that waits (`scheduled`, `started`, `backoff`), or that failed for
-good (`failed`: no longer pending, but a reopening would name it)."""
+good or was cancelled (`failed`: no longer pending, but a reopening may name it)."""
 
 _partial_index("pending_activities_live", LIVE_ACTIVITY, ACTIVITIES.c.workflow_id)
 Index("pending_activities_queue", ACTIVITIES.c.task_queue, ACTIVITIES.c.phase)
@@ -101,7 +101,7 @@ CHILDREN: Final = Table(
     Column("parent_state", Text, nullable=False),
     Column("owed", Text, nullable=False),
 )
-"""One row per child whose outcome its parent does not have. `owed` follows from the columns before it."""
+"""One row per child whose outcome its parent does not have, or that did not complete. `owed` follows from the columns before it."""
 
 _partial_index(
     "pending_children_owed",

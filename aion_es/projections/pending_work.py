@@ -209,9 +209,9 @@ class _Batch:
                 self._children.requested(run.workflow_id, run.run_id, decoded)
             case ev.ChildWorkflowCancelRequested():
                 self._children.unwanted(run.workflow_id, run.run_id, decoded.child_workflow_id)
-            case (
-                ev.ChildWorkflowCompleted() | ev.ChildWorkflowFailed() | ev.ChildWorkflowCancelled()
-            ):
+            case ev.ChildWorkflowCompleted():
+                self._children.completed(run.workflow_id, run.run_id, decoded.child_workflow_id)
+            case ev.ChildWorkflowFailed() | ev.ChildWorkflowCancelled():
                 self._children.told(run.workflow_id, run.run_id, decoded.child_workflow_id)
             case ev.WorkflowCancelRequested():
                 self._child_is(run, "cancel_requested")
@@ -246,6 +246,8 @@ class _Batch:
         self._opened[run.version] += 1
         self._unfrozen.append((run.workflow_id,))
         self._children.parent_is(run.workflow_id, run.run_id, "open")
+        for child_id in () if event.taken_back is None else event.taken_back.awaited:
+            self._children.awaited(run.workflow_id, run.run_id, child_id)
         self._child_is(run, "started")
 
     def _child_is(self, run: OpenRun, phase: Any) -> None:

@@ -38,7 +38,8 @@ class Projection(ABC):
             connection: In a transaction that is neither to be committed nor rolled back here.
             batch: In the store's order; possibly empty of what matters here.
 
-        Anything raised rolls the batch back and stops this projection only, until a retry succeeds.
+        Anything raised, `SystemExit` too, rolls the batch back and stops this projection only, until a
+        retry succeeds.
         """
 
     def forget(self) -> None:  # noqa: B027 - most projections keep nothing in memory

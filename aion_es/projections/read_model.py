@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Self, TypeVar
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aion_es.errors import StoreClosedError, StoreUnavailableError
 from aion_es.projections.databases import Database, open_database
-from aion_es.projections.migrations import migrate
+from aion_es.projections.migrations import is_current, migrate
 from aion_es.store.closing import ClosesOnExit
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class ReadModel(ClosesOnExit):
         """Use `ReadModel.open`."""
         self._database = database
         self._closed = False
+        self._held = 0.0  # seconds of long transactions since others last had their chance
         self._write_thread = ThreadPoolExecutor(1, "aion-read-model-writer")
         # A memory database lives in its one connection, which belongs to the writer's thread.
         self._read_threads: Executor = (
@@ -67,7 +68,9 @@ class ReadModel(ClosesOnExit):
         database = open_database(url, readers=readers, busy_timeout=busy_timeout)
         model = cls(database, readers=readers)
         try:
-            await model.write(partial(migrate, where=database.name))
+            # A look first: SQLite has one writer at a time, and another process may be writing for long.
+            if not await model.read(partial(is_current, where=database.name)):
+                await model.insist(partial(migrate, where=database.name))
             if database.write_engine.dialect.name == "sqlite" and not database.in_memory:
                 await model._on_writer(model._set_wal)
         except BaseException:
@@ -118,7 +121,22 @@ class ReadModel(ClosesOnExit):
             StoreCorruptError: The database is damaged; nothing was written.
         """
         self._require_open()
-        return await self._on_writer(partial(self._run, self._database.write_engine, change))
+        return await self._on_writer(partial(self._run_writing, change))
+
+    async def insist(self, change: Callable[[Connection], T]) -> T:
+        """As `write`, but where another process may hold SQLite's lock for long, try so often as may be needed.
+
+        For what must be written before anything else can be done. It is tried six times, each of which
+        waits for its `busy_timeout`.
+
+        Raises:
+            StoreError: As `write`; nothing was written.
+        """
+        if self.dialect == "sqlite":
+            for _ in range(_TRIES - 1):
+                with suppress(StoreUnavailableError):
+                    return await self.write(change)
+        return await self.write(change)
 
     async def aclose(self) -> None:
         """Finish what runs, then close. Afterwards every call is `StoreClosedError`; twice is fine."""
@@ -137,6 +155,27 @@ class ReadModel(ClosesOnExit):
     def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         with self._translated(), engine.begin() as connection:
             return work(connection)
+
+    def _run_writing(self, change: Callable[[Connection], T]) -> T:
+        began = time.monotonic()
+        try:
+            return self._run(self._database.write_engine, change)
+        finally:
+            self._let_others_write(time.monotonic() - began)
+
+    def _let_others_write(self, took: float) -> None:
+        """Leave SQLite's lock alone for a moment after it was held long.
+
+        Who waits for it looks every tenth of a second at most, and would never meet the moment between
+        one long transaction and the next.
+        """
+        if took < _SHORT or self.is_private or self.dialect != "sqlite":
+            return
+        self._held += took
+        if self._held >= _FAIR:
+            self._held = 0.0
+            with suppress(RuntimeError):  # it is being closed, and will write no more
+                self._write_thread.submit(time.sleep, _LOOK)
 
     def _set_wal(self) -> None:
         """Set the journal mode, which outlives the connection; only once the file is known to be ours."""
@@ -184,3 +223,10 @@ def _enter_wal(cursor: Any) -> None:
 
 _WAL_PAUSE: Final = 0.01
 _WAL_TRIES: Final = 500
+_TRIES: Final = 6
+_SHORT: Final = 0.1
+"""Seconds; such transactions come one by one, with time for others between them."""
+_FAIR: Final = 2.0
+"""Seconds of longer transactions until others have their chance."""
+_LOOK: Final = 0.12
+"""Seconds, a little more than SQLite's longest pause between two looks whether a lock is free."""

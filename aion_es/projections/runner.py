@@ -21,10 +21,12 @@ from aion_es.ids import IdSource, UUIDv7Source
 from aion_es.projections.checkpoints import (
     CHECKPOINTS,
     REBUILDS,
-    begin_rebuild,
     checkpoints,
     install,
+    installed,
+    make_anew,
 )
+from aion_es.projections.declarations import check_projections
 from aion_es.projections.failures import (
     Skipped,
     failures,
@@ -103,11 +105,11 @@ class ProjectionRunner:
             ids: Gives this runner a name. Default: UUIDv7.
 
         Raises:
-            InvalidArgumentError: Two projections have one name.
+            InvalidArgumentError: Two projections have one name, or one table; a table has a name that is
+                taken; or an `apply` is async, or a generator.
         """
+        check_projections(projections)
         self._members = {p.name: Member(p) for p in projections}
-        if len(self._members) != len(projections):
-            raise InvalidArgumentError("projections", "two have the same name")
         self._store = store
         self._read_model = read_model
         self._options = FeedOptions(
@@ -134,9 +136,13 @@ class ProjectionRunner:
             StoreError: The read model cannot be written.
         """
         for member in self._members.values():
-            standing = await self._read_model.write(partial(install, projection=member.projection))
+            projection = member.projection
+            # A look first: whoever only joins waits for no batch that another process is writing.
+            standing = await self._read_model.read(partial(installed, projection=projection))
+            if standing is None:
+                standing = await self._read_model.insist(partial(install, projection=projection))
             member.position, member.is_beside = standing
-            member.projection.forget()
+            projection.forget()
         await self._read_model.read(self._learn_failures)
         self._prepared = True
 
@@ -254,10 +260,11 @@ class ProjectionRunner:
 
         Raises:
             InvalidArgumentError: The runner has no such projection.
+            UnsupportedStoreVersionError: A newer version of it is in the read model; nothing was begun.
             StoreError: The read model cannot be written; nothing was begun.
         """
         made = self._member(projection).projection
-        await self._read_model.write(partial(begin_rebuild, projection=made))
+        await self._read_model.write(partial(make_anew, projection=made))
         self._asked.set()
 
     async def wait_until_rebuilt(

@@ -60,7 +60,7 @@ class VisibilityProjection(WorkflowProjection[Execution]):
     """One row per run; read through `aion_es.visibility`."""
 
     name: ClassVar[str] = "visibility"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tables: ClassVar[Sequence[Table]] = tuple(METADATA.sorted_tables)
 
     def fold(self, connection: Connection, histories: Histories) -> dict[str, Execution]:

@@ -1,10 +1,33 @@
 """The tables of the `visibility` projection: one row per run, and one per search attribute's value."""
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from aion_es.projections.columns import Text
+
+
+class SetKey(FunctionElement[Any]):
+    """What an index holds of a set of attribute names: itself on SQLite, a hash of 64 bits on PostgreSQL.
+
+    A row of an index of PostgreSQL has at most 2,704 bytes, and the names of a hundred attributes have more.
+    """
+
+    inherit_cache = True
+
+
+@compiles(SetKey)
+def _as_it_is(element: SetKey, compiler: Any, **options: Any) -> str:
+    text: str = compiler.process(element.clauses, **options)
+    return text
+
+
+@compiles(SetKey, "postgresql")
+def _hashed(element: SetKey, compiler: Any, **options: Any) -> str:
+    return f"hashtextextended({_as_it_is(element, compiler, **options)}, 0)"
+
 
 METADATA: Final = MetaData()
 
@@ -79,7 +102,7 @@ Index("visibility_status", EXECUTIONS.c.status, *_START)
 Index("visibility_workflow_type", EXECUTIONS.c.workflow_type, *_START)
 Index("visibility_workflow", EXECUTIONS.c.workflow_id, EXECUTIONS.c.run_key)
 Index("visibility_run", EXECUTIONS.c.run_id)
-Index("visibility_attribute_names", EXECUTIONS.c.attribute_names, *_START)
+Index("visibility_attribute_names", SetKey(EXECUTIONS.c.attribute_names), *_START)
 # By status first: the few that failed lately among very many, and those that are open, which have no time.
 # In the order of the time alone it is read once for each status, and merged.
 Index("visibility_close_time", EXECUTIONS.c.status, EXECUTIONS.c.close_time, EXECUTIONS.c.run_id)

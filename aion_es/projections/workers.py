@@ -3,10 +3,21 @@
 Operational state, not a fold of events. It spares work; what is right is decided by the aggregates alone.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, delete, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    MetaData,
+    Table,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from aion_es.clock import Clock
 from aion_es.projections.columns import Text
@@ -18,6 +29,9 @@ HEARTBEAT: Final = timedelta(seconds=2)
 """How often an engine says that it is alive."""
 EXPIRY: Final = timedelta(seconds=10)
 """An engine that was silent for so long is gone; at once, if its process is seen to have ended."""
+_FORGOTTEN: Final = timedelta(minutes=1)
+"""So long the row of one that is gone is kept: each of the others must have looked at it by then."""
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 WORKERS: Final = Table(
     "workers",
@@ -26,6 +40,19 @@ WORKERS: Final = Table(
     Column("process", Text, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The other engines on a read model, as they stand at one moment.
+
+    Attributes:
+        alive: Who has been heard of lately.
+        gone: Who is not alive any more, and was within the last minute or so.
+    """
+
+    alive: frozenset[str]
+    gone: frozenset[str]
 
 
 class Workers:
@@ -37,34 +64,33 @@ class Workers:
         self._clock = clock
         self._process = this_process()
 
-    async def announce(self, worker: str) -> frozenset[str]:
-        """Say that `worker` is alive, and return the others that are.
+    async def announce(self, worker: str) -> Others:
+        """Say that `worker` is alive, and return how the others stand.
 
         Raises:
             StoreError: The read model does not answer.
         """
         now = to_micros(self._clock.now())
+        expired, forgotten = now - EXPIRY // _MICROSECOND, now - _FORGOTTEN // _MICROSECOND
 
-        def change(connection: Connection) -> frozenset[str]:
-            rows = connection.execute(select(WORKERS)).all()
-            oldest = now - EXPIRY // timedelta(microseconds=1)
-            gone = [
-                w for w, process, seen in rows if w == worker or seen < oldest or is_gone(process)
-            ]
-            if gone:
-                connection.execute(delete(WORKERS).where(WORKERS.c.worker.in_(gone)))
+        def change(connection: Connection) -> Others:
+            rows = [row for row in connection.execute(select(WORKERS)).all() if row[0] != worker]
+            seen_at = {name: seen for name, _, seen in rows}
+            gone = {name for name, process, seen in rows if seen < expired or is_gone(process)}
+            old = [name for name in gone if seen_at[name] < forgotten]
+            connection.execute(delete(WORKERS).where(WORKERS.c.worker.in_([worker, *old])))
             row = {"worker": worker, "process": self._process, "seen_at": now}
             connection.execute(insert(WORKERS).values(row))
-            return frozenset(row[0] for row in rows) - frozenset(gone)
+            return Others(frozenset(seen_at) - gone, frozenset(gone))
 
         return await self._read_model.write(change)
 
     async def leave(self, worker: str) -> None:
-        """Say that `worker` is gone; what it left is anybody's.
+        """Say that `worker` is gone; what it left is anybody's, and the others hear of it when they announce themselves.
 
         Raises:
             StoreError: The read model does not answer; the row expires by itself.
         """
-        await self._read_model.write(
-            lambda connection: connection.execute(delete(WORKERS).where(WORKERS.c.worker == worker))
-        )
+        expired = to_micros(self._clock.now() - EXPIRY) - 1
+        change = update(WORKERS).where(WORKERS.c.worker == worker).values(seen_at=expired)
+        await self._read_model.write(lambda connection: connection.execute(change))

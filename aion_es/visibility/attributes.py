@@ -92,7 +92,7 @@ class SearchAttributes:
         known = await self._read_model.read(_types)
         own: dict[str, AttributeType] = {name: self._schema[name] for name in self._schema}
         if own != known:
-            await self._read_model.write(partial(_register, own))
+            await self._read_model.insist(partial(_register, own))
 
     async def typed(self, values: SearchAttributeValues) -> dict[str, AttributeUpdate]:
         """Return the values as they are recorded; `None` stays, and removes.

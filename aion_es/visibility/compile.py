@@ -24,7 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from aion_es.projections.visibility_tables import ATTRIBUTES, EXECUTIONS
 from aion_es.visibility.fields import Field, Kind
 from aion_es.visibility.filter import Both, Comparison, Either, Filter, Negation, Node, Operator
-from aion_es.visibility.name_sets import NameSets, names_of
+from aion_es.visibility.name_sets import NameSets, has_one_of, names_of
 
 _RUN: Final = EXECUTIONS.c
 _VALUE_COLUMN: Final[dict[Kind, str]] = {
@@ -171,7 +171,7 @@ def _with_names(field: Field, sets: NameSets, *, having: bool) -> Select[Any] | 
     """Return the query of the runs that have the attribute, or lack it."""
     if field.column is not None or sets is None:
         return None
-    return select(_RUN.run_key).where(_RUN.attribute_names.in_(names_of(sets, field.name, having)))
+    return select(_RUN.run_key).where(has_one_of(names_of(sets, field.name, having)))
 
 
 def _ranges(column: Any, node: Comparison) -> list[ColumnElement[bool]]:
@@ -234,7 +234,7 @@ class Conditions:
     def lacks(self, field: Field) -> ColumnElement[bool]:
         """Return the condition that the run has no value of a search attribute."""
         if not self._probes and self._sets is not None:
-            return _RUN.attribute_names.in_(names_of(self._sets, field.name, having=False))
+            return has_one_of(names_of(self._sets, field.name, having=False))
         return Position(_RUN.attribute_names, f" {field.name} ") == 0
 
     def _of_column(self, node: Comparison, column: Any) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Final, Literal, TypeAlias
 
 from aion_es.events.values import AttributeType
+from aion_es.projections.visibility_tables import FIXED
 
 Kind: TypeAlias = Literal["text", "words", "int", "float", "bool", "time", "duration", "status"]
 """How a field's values are written in a filter, and compared."""
@@ -22,6 +23,11 @@ class Field:
     name: str
     kind: Kind
     column: str | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a run has the same value from its start to its end, or none all the time."""
+        return self.column in FIXED and self.column != "stuck_reason"
 
 
 BUILT_IN: Final[Mapping[str, Field]] = {

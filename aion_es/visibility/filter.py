@@ -126,6 +126,8 @@ class _Reader:
         self._attributes = attributes
         self._now = now()
         self._nodes = 0
+        self._tokens: list[Any] = []
+        self._words: dict[Any, set[str]] = {exp.Null: {"NULL"}, exp.Boolean: {"TRUE", "FALSE"}}
         self._comparisons: dict[Any, Operator] = {
             exp.EQ: "=",
             exp.NEQ: "!=",
@@ -139,6 +141,7 @@ class _Reader:
     def condition(self, tokens: list[Any]) -> Node:
         """Return the tree of a condition."""
         check_neighbours(self._text, tokens)
+        self._tokens = tokens
         return self._node(self._parsed(tokens))
 
     def order(self, tokens: list[Any]) -> Order:
@@ -288,9 +291,19 @@ class _Reader:
         try:
             return read_literal(field, literal, self._now)
         except Unfit as unfit:
-            known = self._starts(literal)
-            at = min(known) if known else self._position(node)
-            raise FilterSyntaxError(self._text, at, str(unfit)) from unfit
+            raise FilterSyntaxError(self._text, self._place(node, literal), str(unfit)) from unfit
+
+    def _place(self, node: Any, literal: Any) -> int:
+        """Return where a literal of the comparison `node` stands that is the first that does not fit."""
+        known = self._starts(literal)
+        if known:
+            return min(known)
+        # The parser keeps no place of a word such as NULL: it is the first of its kind behind the field.
+        field = self._position(node)
+        found = (self._words.get(type(part)) for part in literal.walk())
+        kinds = next((kinds for kinds in found if kinds is not None), {"VAR"})
+        words = (one.start for one in self._tokens if one.token_type.name in kinds)
+        return next((start for start in words if start > field), field)
 
     def _refused(self, node: Any, reason: str) -> FilterSyntaxError:
         return FilterSyntaxError(self._text, self._position(node), reason)

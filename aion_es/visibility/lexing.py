@@ -88,12 +88,13 @@ def _check_depth(text: str, tokens: list[Any]) -> None:
             raise FilterSyntaxError(text, token.start, f"nested deeper than {MAX_DEPTH}")
 
 
+_BEHIND_NOT: Final = frozenset({"IN", "BETWEEN"})
 _BEFORE_OPERAND: Final = _SIGNS | {"L_PAREN", "DASH"}
 _BEHIND_OPERAND: Final = _SIGNS | {"R_PAREN", "IN", "IS"}
 
 
 def check_neighbours(text: str, tokens: list[Any]) -> None:
-    """Refuse in a condition a sign that lacks what it stands behind, and a value that stands behind another.
+    """Refuse in a condition a sign that lacks what it stands behind, and a value or NOT that stands behind another.
 
     For the first the parser would blame a later word; of the second it makes more than a filter has, such
     as `BETWEEN SYMMETRIC 1 AND 2`, by rules that differ from one release of it to the next.
@@ -108,9 +109,14 @@ def check_neighbours(text: str, tokens: list[Any]) -> None:
         called = index > 1 and kind == "R_PAREN" and tokens[index - 2].token_type.name == "VAR"
         if operand_missing and kind in _BEHIND_OPERAND and not called:
             raise FilterSyntaxError(text, token.start, f"unexpected {token.text!r}")
-        if operand_there and kind in _VALUES:
+        negates = kind == "NOT" and _kind(tokens, index + 1) not in _BEHIND_NOT
+        if operand_there and (kind in _VALUES or negates):
             raise FilterSyntaxError(text, token.start, f"unexpected {_shown(text, token)}")
         operand_missing, operand_there = kind in _BEFORE_OPERAND, kind in _VALUES | {"R_PAREN"}
+
+
+def _kind(tokens: list[Any], index: int) -> str:
+    return str(tokens[index].token_type.name) if index < len(tokens) else ""
 
 
 def _shown(text: str, token: Any) -> str:

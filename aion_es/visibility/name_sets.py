@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, literal, select
 
-from aion_es.projections.visibility_tables import EXECUTIONS
+from aion_es.projections.columns import Text
+from aion_es.projections.visibility_tables import EXECUTIONS, SetKey
 from aion_es.visibility.filter import Both, Comparison, Either, Negation, Node
 
 NameSets: TypeAlias = Sequence[str] | None
@@ -14,6 +15,8 @@ NameSets: TypeAlias = Sequence[str] | None
 MAX_SETS: Final = 500
 """Above it, which needs attributes that come and go at random, runs without one are looked for one by one."""
 _NAMES: Final = EXECUTIONS.c.attribute_names
+KEY: Final[Any] = SetKey(_NAMES)
+"""Of the set that a run has: what the index over the sets is searched by."""
 
 
 def read_sets(connection: Connection, conditions: Iterable[Node]) -> NameSets:
@@ -26,14 +29,26 @@ def names_of(sets: Sequence[str], name: str, having: bool) -> list[str]:
     return [one for one in sets if (f" {name} " in one) is having]
 
 
+def key_of(names: str) -> Any:
+    """Return the key of a set, to be compared with `KEY`."""
+    return SetKey(literal(names, Text))
+
+
+def has_one_of(sets: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a run's set is one of these, by the index."""
+    condition: ColumnElement[bool] = KEY.in_([key_of(one) for one in sets])
+    return condition
+
+
 def _all_sets(connection: Connection) -> NameSets:
     """Go from each set to the next by the index, which skips all runs that have the same."""
-    first: Any = select(func.min(_NAMES).label("names"))
+    first: Any = select(func.min(KEY).label("key"))
     sets = first.cte("sets", recursive=True)
-    following = select(func.min(_NAMES)).where(sets.c.names < _NAMES).scalar_subquery()
-    step = select(following.label("names")).where(sets.c.names.is_not(None))
+    following = select(func.min(KEY)).where(sets.c.key < KEY).scalar_subquery()
+    step = select(following.label("key")).where(sets.c.key.is_not(None))
     sets = sets.union_all(step)
-    found = select(sets.c.names).where(sets.c.names.is_not(None)).limit(MAX_SETS + 1)
+    names = select(_NAMES).where(sets.c.key == KEY).limit(1).scalar_subquery()
+    found = select(names).select_from(sets).where(sets.c.key.is_not(None)).limit(MAX_SETS + 1)
     rows: list[str] = list(connection.execute(found).scalars())
     return rows if len(rows) <= MAX_SETS else None
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, TypeAlias, overload
+from typing import Any, Final, overload
 
 from sqlalchemy import Connection, Select, select
 
@@ -18,13 +18,23 @@ from aion_es.errors import (
     RunNotFoundError,
     WorkflowNotFoundError,
 )
-from aion_es.events.conditions import Comparable, Condition
+from aion_es.events.conditions import Comparable
 from aion_es.events.values import AttributeType
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.projections.visibility import VisibilityProjection
 from aion_es.projections.visibility_tables import EXECUTIONS
 from aion_es.store.port import Position
+from aion_es.visibility.arguments import (
+    Asked,
+    Ordered,
+    can_be_id,
+    check_page_size,
+    check_position,
+    check_span,
+    filter_text,
+    order_text,
+)
 from aion_es.visibility.attributes import SearchAttributes
 from aion_es.visibility.compile import conjuncts, count_query, group_query
 from aion_es.visibility.fields import Field, find_field, near_fields
@@ -35,10 +45,6 @@ from aion_es.visibility.pages import read_page
 from aion_es.visibility.rows import WorkflowExecution, execution_from
 from aion_es.visibility.watching import Marks, VisibilityChange, look
 
-Asked: TypeAlias = str | Condition
-"""A filter: its text, or what the builder makes."""
-
-MAX_PAGE: Final = 10_000
 MAX_GROUPS: Final = 10_000
 _PATIENCE: Final = timedelta(seconds=5)
 _PAGE: Final = 100
@@ -101,7 +107,7 @@ class Visibility:
         self,
         filter: Asked = "",
         *,
-        order_by: str = "",
+        order_by: Ordered = "",
         page_size: int = _PAGE,
         page_token: str | None = None,
         at_least: Position | None = None,
@@ -114,7 +120,8 @@ class Visibility:
 
         Args:
             filter: Which runs.
-            order_by: As in `"total DESC"`, or `StartTime.asc()`; not beside an ORDER BY of the filter.
+            order_by: As in `"total DESC"`, `StartTime.desc()`, or a field or a key, smallest first; not
+                beside an ORDER BY of the filter.
             page_size: Read at once.
             page_token: Begin behind the page that gave it.
             at_least: First wait until the read model has seen this position: read your own writes.
@@ -124,7 +131,7 @@ class Visibility:
             FilterSyntaxError: The filter or the order cannot be understood.
             InvalidPageTokenError: The token is damaged, or of another filter or order.
             ProjectionLagError: The read model did not come to `at_least` in time.
-            InvalidArgumentError: `page_size` is not 1–10,000.
+            InvalidArgumentError: `page_size` is not 1–10,000, or an argument is of another type.
         """
         while True:
             page = await self.page(
@@ -145,7 +152,7 @@ class Visibility:
         self,
         filter: Asked = "",
         *,
-        order_by: str = "",
+        order_by: Ordered = "",
         page_size: int = _PAGE,
         page_token: str | None = None,
         at_least: Position | None = None,
@@ -166,13 +173,12 @@ class Visibility:
             FilterSyntaxError: The filter or the order cannot be understood.
             InvalidPageTokenError: The token is damaged, or of another filter or order.
             ProjectionLagError: The read model did not come to `at_least` in time.
-            InvalidArgumentError: `page_size` is not 1–10,000.
+            InvalidArgumentError: `page_size` is not 1–10,000, or an argument is of another type.
         """
-        if not 1 <= page_size <= MAX_PAGE:
-            raise InvalidArgumentError("page_size", f"must be 1–{MAX_PAGE:,}, got {page_size}")
+        check_page_size(page_size)
         started = None if page_token is None else read_token(page_token)
         now = self._clock.now() if started is None else started.now
-        asked = await self._parsed(filter, now, order_by)
+        asked = await self._parsed(filter, now, order_text(order_by))
         await self._wait(at_least, timeout)
         found = await self._read_model.read(partial(_read_page, asked, started, page_size + 1))
         shown = found[:page_size]
@@ -225,16 +231,16 @@ class Visibility:
 
         Args:
             filter: Which runs.
-            group_by: `"status"`, `"type"`, or a field of text: built in, String or KeywordList. Groups come
-                in order of their values. A run without a value is in none; a run with several words is
+            group_by: A field of text: built in, String or KeywordList; or `"status"` or `"type"`, which are
+                short for two of them while no attribute is called so. Groups come in order of their values. A run without a value is in none; a run with several words is
                 counted once for each.
             at_least: First wait until the read model has seen this position.
             timeout: How long to wait for that.
 
         Raises:
             FilterSyntaxError: The filter cannot be understood.
-            InvalidArgumentError: There is no such field, it is not of text, or it has more than 10,000
-                values.
+            InvalidArgumentError: There is no such field, or two, it is not of text, or it has more than
+                10,000 values; or an argument is of another type.
             ProjectionLagError: The read model did not come to `at_least` in time.
         """
         asked = await self._parsed(filter, self._clock.now())
@@ -270,9 +276,11 @@ class Visibility:
 
         Raises:
             FilterSyntaxError: The filter cannot be understood.
-            InvalidArgumentError: More than 10,000 runs satisfy it, now or later.
+            InvalidArgumentError: More than 10,000 runs satisfy it, now or later; or an argument is of
+                another type.
             ProjectionLagError: The read model did not come to `at_least` in time.
         """
+        check_span("interval", interval)
         marks: Marks = {}
         await self._wait(at_least, timeout)
         while True:
@@ -290,7 +298,12 @@ class Visibility:
         Raises:
             WorkflowNotFoundError: The read model knows no run of this workflow.
             RunNotFoundError: It knows others, not this one.
+            InvalidArgumentError: An id is no text.
         """
+        if not can_be_id("workflow_id", workflow_id):
+            raise WorkflowNotFoundError(workflow_id)
+        if run_id is not None and not can_be_id("run_id", run_id):
+            raise RunNotFoundError(workflow_id, run_id)
         query = select(EXECUTIONS).where(EXECUTIONS.c.workflow_id == workflow_id)
         newest_first = query.order_by(EXECUTIONS.c.run_key.desc()).limit(1)
         wanted = newest_first
@@ -327,14 +340,25 @@ class Visibility:
         )
         return [execution_from(row) for row in await self._all(query)]
 
+    async def order_of(self, filter: Asked) -> Field:
+        """Return the field in whose order `filter` lists runs.
+
+        Raises:
+            FilterSyntaxError: The filter cannot be understood.
+            InvalidArgumentError: It is neither a text nor a condition.
+        """
+        return (await self._parsed(filter, self._clock.now())).order.field
+
     async def _wait(self, at_least: Position | None, patience: timedelta) -> None:
+        check_position("at_least", at_least)
+        check_span("timeout", patience)
         if at_least is not None:
             await self._runner.wait_until(
                 at_least, projection=VisibilityProjection.name, timeout=patience
             )
 
     async def _parsed(self, filter: Asked, now: datetime, order_by: str = "") -> Filter:
-        text = _text(filter)
+        text = filter_text(filter)
         try:
             return parse_filter(text, self._types(), lambda: now, order_by)
         except FilterSyntaxError:
@@ -343,10 +367,13 @@ class Visibility:
                 raise
         return parse_filter(text, self._types(), lambda: now, order_by)
 
-    async def _group_field(self, group_by: str | Comparable[Any]) -> Field:
-        name = (
-            group_by.name if isinstance(group_by, Comparable) else _GROUPS.get(group_by, group_by)
-        )
+    async def _group_field(self, group_by: object) -> Field:
+        if isinstance(group_by, str):
+            name = await self._unabridged(group_by)
+        elif isinstance(group_by, Comparable):
+            name = group_by.name
+        else:
+            raise InvalidArgumentError("group_by", f"is the name of a field, not {group_by!r}")
         found = find_field(name, self._types())
         if found is None and await self.attributes.learn():
             found = find_field(name, self._types())
@@ -357,6 +384,20 @@ class Visibility:
         if found.kind not in {"text", "words", "status"}:
             raise InvalidArgumentError("group_by", f"needs text, {name} is {found.kind}")
         return found
+
+    async def _unabridged(self, name: str) -> str:
+        """Return the name of the field that `"status"` or `"type"` stands for; any other name as it is."""
+        long = _GROUPS.get(name)
+        if long is None:
+            return name
+        await self.attributes.learn()
+        if self._schema.get(name) is not None:
+            raise InvalidArgumentError(
+                "group_by",
+                f"{name!r} is short for {long}, and the name of a search attribute: give {long!r}, or the "
+                "attribute's key",
+            )
+        return long
 
     def _types(self) -> dict[str, AttributeType]:
         return {name: self._schema[name] for name in self._schema}
@@ -371,13 +412,6 @@ class Visibility:
 
 list_ = list
 """The built-in, under a name that `Visibility.list` does not hide."""
-
-
-def _text(filter: object) -> str:
-    if isinstance(filter, str | Condition):
-        return str(filter)
-    # Such as the False that comparing a key with what no filter can hold gives.
-    raise InvalidArgumentError("filter", f"is a text or a condition, not {filter!r}")
 
 
 def _read_count(asked: Filter, connection: Connection) -> int:

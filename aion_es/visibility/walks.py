@@ -14,7 +14,7 @@ from aion_es.projections.visibility_tables import ATTRIBUTES, EXECUTIONS
 from aion_es.visibility.compile import conjuncts, opposite, value_column
 from aion_es.visibility.fields import Field
 from aion_es.visibility.filter import Comparison, Filter, Negation, Node, Order
-from aion_es.visibility.name_sets import NameSets, names_of
+from aion_es.visibility.name_sets import KEY, NameSets, key_of, names_of
 
 Place: TypeAlias = tuple[Any, str]
 """Where a page ends: the value of the field that orders, and the run id."""
@@ -142,7 +142,7 @@ def _by_names(nodes: Sequence[Node], sets: NameSets) -> Walk | None:
         if asks and isinstance(part, Comparison) and part.field.column is None:
             met.append(node)
             sets = names_of(sets, part.field.name, having=node is not part)
-    return Walk(tuple(met), _RUN.attribute_names, tuple(sets), _RUN.start_time) if met else None
+    return Walk(tuple(met), KEY, tuple(map(key_of, sets)), _RUN.start_time) if met else None
 
 
 def _by_close_time(nodes: Sequence[Node], possible: Sequence[str]) -> Walk:

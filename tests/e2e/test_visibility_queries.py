@@ -251,13 +251,61 @@ async def test_a_batch_that_was_broken_off_goes_on_where_it_was_and_signals_nobo
             assert len(received) == 1, name
 
 
-async def test_a_batch_keeps_its_rate(open_engine: EngineOpener) -> None:
+@pytest.mark.parametrize(("rate", "runs", "together"), [(100.0, 21, 10), (5.0, 6, 5), (2.5, 4, 3)])
+async def test_a_batch_keeps_its_rate_from_its_first_run_on(
+    open_engine: EngineOpener, rate: float, runs: int, together: int
+) -> None:
     async with open_engine([waits]) as engine:
-        await started(engine, 21)
+        await started(engine, runs)
+        end = await engine.store.end_position()
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await engine.batch.pause("", rate=100.0)
-        assert loop.time() - began >= 0.19  # ten at once: the third ten waits for 20 / 100 seconds
+        told: list[float] = []
+        await engine.batch.pause(
+            "", rate=rate, at_least=end, on_progress=lambda _: told.append(loop.time() - began)
+        )
+        # So many are given the command together, and the next wait for their turn.
+        assert len(told) == runs
+        for number, at in enumerate(told):
+            assert at >= number // together * together / rate - 0.01
+
+
+async def test_what_a_progress_returns_is_awaited_before_the_next_is_told(
+    open_engine: EngineOpener,
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    async def slowly(progress: BatchProgress) -> None:
+        told.append(("begins", progress.handled))
+        await asyncio.sleep(0)
+        told.append(("ends", progress.handled))
+
+    async with open_engine([waits]) as engine:
+        await started(engine, 2)
+        end = await engine.store.end_position()
+        await engine.batch.pause("", on_progress=slowly, at_least=end)
+    assert told == [("begins", 1), ("ends", 1), ("begins", 2), ("ends", 2)]
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["HistoryLength", "HistorySizeBytes", "ExecutionStatus", "CloseTime", "StuckReason", "amount"],
+)
+async def test_a_batch_goes_in_no_order_that_may_change_while_it_runs(
+    open_engine: EngineOpener, field: str
+) -> None:
+    async with open_engine([waits], search_attributes=[SearchAttribute("amount", int)]) as engine:
+        await started(engine, 1)
+        end = await engine.store.end_position()
+        for dry_run in (True, False):
+            with pytest.raises(InvalidArgumentError, match=f"{field} may change") as refused:
+                await engine.batch.signal(
+                    f"ORDER BY {field} ASC", go, "x", dry_run=dry_run, at_least=end
+                )
+            assert refused.value.argument == "filter"
+        for fixed in ("WorkflowId", "RunId", "WorkflowType", "TaskQueue", "ScheduleId"):
+            report = await engine.batch.pause(f"ORDER BY {fixed} DESC", dry_run=True)
+            assert report.total == 1
 
 
 async def test_what_a_batch_cannot_do_is_refused_before_anything_is_done(
@@ -277,10 +325,15 @@ async def test_what_a_batch_cannot_do_is_refused_before_anything_is_done(
                 await engine.batch.pause("", resume_from=damaged)
         with pytest.raises(FilterSyntaxError):
             await engine.batch.terminate("custmer = 'x'")
-        for rate in (0.0, -1.0, float("nan")):
-            with pytest.raises(InvalidArgumentError):
-                await engine.batch.terminate("", rate=rate)
-        wrong: Any = 7
+        wrong: Any
+        for wrong in (0.0, -1.0, float("nan"), "5", None):
+            with pytest.raises(InvalidArgumentError, match="rate"):
+                await engine.batch.terminate("", rate=wrong)
+        wrong = 7
+        with pytest.raises(InvalidArgumentError, match="on_progress"):
+            await engine.batch.terminate("", on_progress=wrong)
+        with pytest.raises(InvalidPageTokenError, match="page token '7'"):
+            await engine.batch.terminate("", resume_from=wrong)
         with pytest.raises(PayloadError):
             await engine.batch.signal("", go, wrong)
         assert await ids(engine, "ExecutionStatus = 'Paused'") == ["w0"]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, select
 
 from aion_es.ids import StreamName
-from aion_es.projections import Projection, ProjectionRunner, ReadModel
+from aion_es.projections import Projection, ProjectionRunner, ProjectionStatus, ReadModel
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import ANY, Appended, RecordedEvent
 from tests.unit.projections.histories import new_event, scheduled, started
@@ -109,3 +109,11 @@ async def places(model: ReadModel, table: Table = SEEN) -> list[int]:
 
 async def stored_places(store: MemoryEventStore) -> list[int]:
     return [event.position.commit async for event in store.read_all()]
+
+
+async def standing_still(runner: ProjectionRunner, name: str = "breaking") -> ProjectionStatus:
+    """Return the status of the projection once it stands still."""
+    while True:
+        status = next(status for status in await runner.status() if status.name == name)
+        if status.failed_position is not None:
+            return status

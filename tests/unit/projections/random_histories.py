@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from aion_es.events import workflow as ev
 from aion_es.events.base import Event
-from aion_es.events.values import ActivityFailure, AttributeValue, Failure, WorkflowRef
+from aion_es.events.values import (
+    ActivityFailure,
+    AttributeValue,
+    Failure,
+    TakenBack,
+    WorkflowRef,
+)
 from aion_es.ids import ActivityId, RunId, SignalId, TimerId, WorkflowId
 from tests.unit.projections.histories import NOON, History, scheduled, started
 
@@ -27,13 +33,32 @@ class _Run:
         self.sent = 0
         self.status = "open"
 
+    def _void(self, choice: int) -> TakenBack | None:
+        """Return some of what waits, or nothing, as it was before it was recorded."""
+        if choice % 3 == 0:
+            return None
+        waits = [key for key, phase in self.activities.items() if phase == "scheduled"]
+        void = TakenBack(
+            since=1,
+            activities=tuple(waits[choice % 3 :]),
+            timers=tuple(self.timers[choice % 3 :]),
+            awaited=tuple(self.children[: choice % 3]),
+        )
+        self.activities.update(dict.fromkeys(void.activities, "completed"))
+        del self.timers[choice % 3 :]
+        return void
+
     def next(self, choice: int) -> list[Event]:
         if self.status == "failed":
             self.status = "open"
             failed = tuple(key for key, phase in self.activities.items() if phase == "failed")
             for key in failed:
                 self.activities[key] = "scheduled"
-            return [ev.WorkflowReopened(run_id=self.run_id, reopened=failed)]
+            return [
+                ev.WorkflowReopened(
+                    run_id=self.run_id, reopened=failed, taken_back=self._void(choice)
+                )
+            ]
         pending = [
             key for key, phase in self.activities.items() if phase in {"scheduled", "backoff"}
         ]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from aion_es.events import workflow as ev
-from aion_es.events.values import ActivityFailure, Failure, WorkflowRef
+from aion_es.events.values import ActivityFailure, Failure, TakenBack, WorkflowRef
 from aion_es.ids import ActivityId, RunId, SignalId, TimerId, WorkflowId
 from aion_es.projections import (
     OpenVersion,
@@ -126,6 +126,42 @@ async def test_a_reopened_run_waits_again_for_what_failed_and_for_what_was_still
         lambda c: c.exec_driver_sql("SELECT activity_id, phase FROM pending_activities").all()
     )
     assert sorted(tuple(row) for row in found) == [(0, "scheduled"), (2, "scheduled")]
+
+
+async def test_a_reopened_run_does_not_wait_for_what_is_void(rows: Rows) -> None:
+    history = History().add("w", started(), scheduled(0), scheduled(1), scheduled(2), TIMER)
+    history.add("w", ev.ActivityCancelled(activity_id=ActivityId(0), attempt=1))
+    await rows.take(history.add("w", ev.WorkflowTerminated()))
+    void = TakenBack(since=2, activities=(ActivityId(2),), timers=(TimerId("t"),))
+    again = ev.WorkflowReopened(run_id=R, reopened=(ActivityId(0),), taken_back=void)
+    await rows.take(history.add("w", again))
+    assert await rows.index.timers_due(LATER) == []
+    found = await rows.model.read(
+        lambda c: c.exec_driver_sql("SELECT activity_id, phase FROM pending_activities").all()
+    )
+    assert sorted(tuple(row) for row in found) == [(0, "scheduled"), (1, "scheduled")]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ev.ChildWorkflowFailed(child_workflow_id=WorkflowId("c"), error=Failure(type="Boom")),
+        ev.ChildWorkflowCancelled(child_workflow_id=WorkflowId("c")),
+    ],
+    ids=["failed", "cancelled"],
+)
+async def test_a_child_that_did_not_complete_is_owed_nothing_until_it_is_waited_for_again(
+    rows: Rows, end: ev.WorkflowEvent
+) -> None:
+    child = ev.ChildWorkflowStarted(
+        child_workflow_id=WorkflowId("c"), workflow_type="ship", package_version="1"
+    )
+    history = History().add("w", started(), child, end)
+    await rows.take(history.add("w", ev.WorkflowCancelled()))
+    assert await rows.index.children() == []
+    void = TakenBack(since=2, awaited=(WorkflowId("c"),))
+    await rows.take(history.add("w", ev.WorkflowReopened(run_id=R, taken_back=void)))
+    assert [owed.owed for owed in await rows.index.children()] == ["outcome"]
 
 
 async def test_a_torn_down_timer_is_not_due_until_the_run_is_reopened(rows: Rows) -> None:

@@ -5,14 +5,18 @@ import shutil
 import socket
 import sqlite3
 import threading
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import ClassVar, Self, TypeVar
 
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.errors import (
     AccessDeniedError,
     StoreClosedError,
@@ -24,16 +28,20 @@ from aion_es.errors import (
 from aion_es.projections import (
     PendingWorkIndex,
     PendingWorkProjection,
+    Projection,
     ProjectionRunner,
     ReadModel,
     VisibilityProjection,
+    read_model,
 )
 from aion_es.projections.checkpoints import CHECKPOINTS, Checkpoint, checkpoints
 from aion_es.projections.databases import open_database
 from aion_es.projections.migrations import APPLICATION_ID, MIGRATIONS, VERSION
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import START, Position
+from aion_es.visibility import SearchAttributes
 
+T = TypeVar("T")
 STORED = Path(__file__).parent / "stored"
 
 
@@ -139,6 +147,95 @@ async def test_a_schema_that_holds_somebody_elses_tables_is_refused(postgresql_u
         await ReadModel.open(postgresql_url)
     async with await ReadModel.open(f"{postgresql_url}?options=-csearch_path%3Dours") as model:
         assert await version_of(model) == VERSION
+
+
+class Held:
+    """Holds a read model's writer in one transaction, until it is let go."""
+
+    def __init__(self, model: ReadModel) -> None:
+        self._model = model
+        self._began = threading.Event()
+        self.go_on = threading.Event()
+
+    def _hold(self, connection: Connection) -> None:
+        connection.execute(text("UPDATE read_model SET version = version"))
+        self._began.set()
+        assert self.go_on.wait(20)
+
+    async def __aenter__(self) -> Self:
+        self._held = asyncio.ensure_future(self._model.write(self._hold))
+        assert await asyncio.to_thread(self._began.wait, 10)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.go_on.set()
+        await self._held
+
+
+async def test_who_joins_waits_for_nothing_that_another_process_is_writing(
+    read_model_url: str,
+) -> None:
+    class Raised(VisibilityProjection):
+        version: ClassVar[int] = VisibilityProjection.version + 1
+
+    async def join(*projections: Projection) -> Position:
+        async with await ReadModel.open(read_model_url) as model:
+            runner = ProjectionRunner(MemoryEventStore(), model, projections, prefix="aion_")
+            await runner.prepare()
+            await SearchAttributes(model, AttributeSchema()).publish()
+            return runner.position("visibility")
+
+    async with await ReadModel.open(read_model_url) as writing:
+        await join(VisibilityProjection(), PendingWorkProjection())
+        async with Held(writing):
+            assert await join(VisibilityProjection(), PendingWorkProjection()) == START
+        await join(Raised())  # begins to make its rows beside
+        async with Held(writing):
+            assert await join(Raised()) == START
+
+
+async def test_who_writes_for_long_lets_others_write_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_model, "_FAIR", 0.3)
+    patience = timedelta(seconds=2)
+    async with (
+        await ReadModel.open(f"sqlite:///{tmp_path}/model.db") as writing,
+        await ReadModel.open(f"sqlite:///{tmp_path}/model.db", busy_timeout=patience) as other,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def write_on() -> None:
+            while True:
+                await writing.write(lambda _: time.sleep(0.15))
+
+        writes = group.create_task(write_on())
+        for _ in range(5):
+            await other.write(lambda c: c.execute(text("UPDATE read_model SET version = version")))
+        writes.cancel()
+
+
+async def test_what_must_be_written_outlasts_a_transaction_longer_than_the_busy_timeout(
+    tmp_path: Path,
+) -> None:
+    tries: list[ReadModel] = []
+
+    class Trying(ReadModel):
+        async def write(self, change: Callable[[Connection], T]) -> T:
+            tries.append(self)
+            if len(tries) == 3:
+                held.go_on.set()
+            return await super().write(change)
+
+    url = f"sqlite:///{tmp_path}/model.db"
+    patience = timedelta(milliseconds=100)
+    async with (
+        await ReadModel.open(url) as writing,
+        await Trying.open(url, busy_timeout=patience) as other,
+        Held(writing) as held,
+    ):
+        assert await other.insist(lambda c: c.execute(text("SELECT 1")).scalar()) == 1
+        assert len(tries) >= 3
 
 
 async def test_a_server_that_does_not_answer_is_unavailable_and_the_password_stays_secret() -> None:

@@ -45,6 +45,32 @@ class Held(Log):
             assert self.go_on.wait(WAIT)
 
 
+class Older(Log):
+    """A version before another."""
+
+    version: ClassVar[int] = 1
+
+
+class Newer(Log):
+    """With a table that the older one has not."""
+
+    version: ClassVar[int] = 2
+    tables: ClassVar[Sequence[Table]] = (SEEN, Table("more", MetaData(), Column("id", Integer)))
+
+
+async def test_a_rebuild_may_be_asked_for_before_there_are_tables_of_that_version(
+    store: MemoryEventStore, model: ReadModel
+) -> None:
+    await append(store, 3)
+    for projection in (Older(), Newer()):
+        asking = runner_of(store, model, projection)
+        await asking.rebuild("log")
+        async with running(runner_of(store, model, type(projection)())):
+            await asking.wait_until_caught_up()
+            await asking.wait_until_rebuilt("log", timeout=PATIENCE)
+        assert await places(model) == await stored_places(store)
+
+
 class Remembering(Log):
     """Numbers its rows from memory, once it has looked how far they are."""
 

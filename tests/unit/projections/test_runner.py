@@ -1,13 +1,14 @@
 """The runner: rows and checkpoint together, whoever dies, fails or runs beside it."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import ClassVar
 
 import pytest
+from sqlalchemy import Connection
 
 from aion_es.errors import (
-    InvalidArgumentError,
     ProjectionLagError,
     SubscriptionDroppedError,
     UnsupportedStoreVersionError,
@@ -15,8 +16,9 @@ from aion_es.errors import (
 from aion_es.events import workflow as ev
 from aion_es.ids import StreamName
 from aion_es.projections import ProjectionRunner, ReadModel
-from aion_es.store.memory import MemoryEventStore, MemorySubscription
-from aion_es.store.port import ANY, START, Position
+from aion_es.store.memory import MemoryEventStore
+from aion_es.store.memory_subscriptions import MemorySubscription
+from aion_es.store.port import ANY, START, Position, RecordedEvent
 from tests.unit.projections.histories import new_event, started
 from tests.unit.projections.logs import (
     OTHER,
@@ -29,6 +31,7 @@ from tests.unit.projections.logs import (
     places,
     runner_of,
     running,
+    standing_still,
     stored_places,
 )
 
@@ -96,6 +99,35 @@ async def test_two_runners_on_one_read_model_count_no_event_twice(
         assert await places(one) == await stored_places(store)
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (SystemExit("enough"), "SystemExit: enough"),
+        (StopIteration("no more"), "RuntimeError: apply raised StopIteration('no more')"),
+    ],
+    ids=["sys.exit", "StopIteration"],
+)
+async def test_what_would_end_a_task_or_a_generator_stops_a_projection_like_any_error(
+    store: MemoryEventStore, model: ReadModel, raised: BaseException, told: str
+) -> None:
+    class Raising(Breaking):
+        def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+            if self.broken and batch:
+                raise raised
+            super().apply(connection, batch)
+
+    raising = Raising()
+    last = await append(store, 3)
+    runner = runner_of(store, model, Log(), raising)
+    async with running(runner), asyncio.timeout(PATIENCE.total_seconds()):
+        await runner.wait_until(last.position, projection="log")
+        status = await standing_still(runner)
+        assert (status.error, status.failed_position) == (told, Position(0, 0))
+        raising.broken = False
+        await runner.wait_until(last.position, projection="breaking")
+    assert await places(model, OTHER) == await places(model) == await stored_places(store)
+
+
 async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_where(
     store: MemoryEventStore, model: ReadModel
 ) -> None:
@@ -106,6 +138,7 @@ async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_wher
     runner = runner_of(store, model, Log(), breaking)
     async with running(runner):
         await runner.wait_until(last.position, projection="log")
+        await standing_still(runner)
         with pytest.raises(ProjectionLagError) as refused:
             await runner.wait_until(
                 last.position, projection="breaking", timeout=timedelta(milliseconds=50)
@@ -227,8 +260,3 @@ async def test_a_position_that_is_not_reached_in_time_is_a_lag_error(
     with pytest.raises(ProjectionLagError) as refused:
         await runner.wait_until(last.position, projection="log", timeout=timedelta(0))
     assert (refused.value.position, refused.value.reached) == (str(last.position), str(START))
-
-
-def test_two_projections_cannot_have_one_name() -> None:
-    with pytest.raises(InvalidArgumentError):
-        ProjectionRunner(MemoryEventStore(), None, [Log(), Log()], prefix="")  # type: ignore[arg-type]  # refused before it is used

@@ -1,11 +1,17 @@
 """An operator has a projection pass over an event; recorded, and never without being told."""
 
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import ClassVar
+
 import pytest
+from sqlalchemy import Column, Connection, MetaData, Table, Text
 
 from aion_es.errors import InvalidArgumentError
-from aion_es.projections import ProjectionRunner, ProjectionStatus, ReadModel
+from aion_es.projections import Projection, ReadModel
 from aion_es.store.memory import MemoryEventStore
-from aion_es.store.port import Position
+from aion_es.store.port import Position, RecordedEvent
 from tests.unit.projections.logs import (
     OTHER,
     PATIENCE,
@@ -17,16 +23,9 @@ from tests.unit.projections.logs import (
     places,
     runner_of,
     running,
+    standing_still,
     stored_places,
 )
-
-
-async def standing_still(runner: ProjectionRunner, name: str = "breaking") -> ProjectionStatus:
-    """Return the status of the projection once it stands still."""
-    while True:
-        status = next(status for status in await runner.status() if status.name == name)
-        if status.failed_position is not None:
-            return status
 
 
 async def test_a_skipped_event_is_left_out_and_recorded_with_its_error(
@@ -50,6 +49,38 @@ async def test_a_skipped_event_is_left_out_and_recorded_with_its_error(
         "LookupError: no such thing",
         f"ActivityScheduled {STREAM}@2",
     )
+
+
+WIDE = Table("wide", MetaData(), Column("text", Text, primary_key=True))
+
+
+class Widest(Projection):
+    """Writes of an ActivityScheduled more than a row of an index of PostgreSQL may have."""
+
+    name: ClassVar[str] = "widest"
+    tables: ClassVar[Sequence[Table]] = (WIDE,)
+
+    def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
+        for event in batch:
+            wide = event.type == "ActivityScheduled"
+            numbers = range(event.position.commit, event.position.commit + (200 if wide else 1))
+            text = "".join(sha256(str(number).encode()).hexdigest() for number in numbers)
+            connection.execute(WIDE.insert().values(text=text))
+
+
+async def test_an_event_of_which_a_database_cannot_hold_the_rows_is_named_and_may_be_skipped(
+    store: MemoryEventStore, postgresql_url: str
+) -> None:
+    await append(store, 1)
+    poison = (await append_poison(store)).position
+    last = await append(store, 1)
+    async with await ReadModel.open(postgresql_url) as model:
+        runner = runner_of(store, model, Widest())
+        async with running(runner), asyncio.timeout(PATIENCE.total_seconds()):
+            status = await standing_still(runner, "widest")
+            assert status.failed_position == poison
+            await runner.skip("widest", poison)
+            await runner.wait_until(last.position, projection="widest")
 
 
 async def test_a_projection_that_does_not_stand_there_skips_nothing(

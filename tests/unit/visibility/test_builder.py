@@ -3,7 +3,7 @@
 import copy
 import pickle
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -140,6 +140,8 @@ def test_a_key_stays_equal_to_its_like() -> None:
         lambda: now() - timedelta(1) - timedelta(1),
         lambda: now() + timedelta(-1),
         lambda: attribute("no name"),
+        lambda: (total > 1) & cast("Any", "total < 5"),
+        lambda: (total > 1) | cast("Any", None),
         lambda: attribute("StartTime"),
     ],
 )

@@ -1,8 +1,10 @@
 """Lists, counts and pages over the read model."""
 
 import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -203,6 +205,23 @@ async def test_what_has_no_groups_is_refused(visibility: Visibility, by: str, re
         await visibility.count("", group_by=by)
 
 
+@pytest.mark.parametrize(
+    ("short", "long"), [("status", "ExecutionStatus"), ("type", "WorkflowType")]
+)
+async def test_a_short_name_that_an_attribute_has_too_is_refused_and_both_have_a_name_left(
+    model: ReadModel, visibility: Visibility, short: str, long: str
+) -> None:
+    key = SearchAttribute(short, str)
+    rows = sample()
+    rows.add("x", started("rx", attributes={short: attribute_value("String", "mine")}))
+    await model.write(lambda c: VisibilityProjection().apply(c, rows.events[-1:]))
+    with pytest.raises(InvalidArgumentError, match=f"{short}' is short for {long}, and") as refused:
+        await visibility.count("", group_by=short)
+    assert refused.value.argument == "group_by"
+    assert await visibility.count("WorkflowId = 'x'", group_by=key) == {"mine": 1}
+    assert sum((await visibility.count("", group_by=long)).values()) == 5
+
+
 async def test_more_groups_than_a_person_reads_are_refused(
     visibility: Visibility, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +233,51 @@ async def test_more_groups_than_a_person_reads_are_refused(
 async def test_the_order_may_be_given_beside_the_filter(visibility: Visibility) -> None:
     page = await visibility.page("customer IS NOT NULL", order_by=attribute("customer").desc())
     assert [run.workflow_id for run in page.rows] == ["b", "d", "a"]
+
+
+@pytest.mark.parametrize("order", [attribute("customer"), SearchAttribute("customer", str)])
+async def test_a_field_or_a_key_is_an_order_smallest_first(
+    visibility: Visibility, order: Any
+) -> None:
+    found = visibility.list("customer IS NOT NULL", order_by=order)
+    assert [run.workflow_id async for run in found] == ["a", "d", "b"]
+
+
+WRONG: list[tuple[str, Callable[[Visibility], Awaitable[object]]]] = [
+    ("page_size", lambda v: v.page(page_size=cast("Any", "5"))),
+    ("page_size", lambda v: v.page(page_size=cast("Any", 1.5))),
+    ("order_by", lambda v: v.page(order_by=cast("Any", 5))),
+    ("timeout", lambda v: v.page(timeout=cast("Any", 5))),
+    ("at_least", lambda v: v.page(at_least=cast("Any", 5))),
+    ("group_by", lambda v: v.count("", group_by=cast("Any", 5))),
+    ("group_by", lambda v: v.count("", group_by=cast("Any", ["status"]))),
+    ("timeout", lambda v: v.count("", timeout=cast("Any", 5))),
+    ("interval", lambda v: anext(v.watch(interval=cast("Any", 5)))),
+    ("timeout", lambda v: anext(v.watch(timeout=cast("Any", 5)))),
+    ("workflow_id", lambda v: v.get(cast("Any", 5))),
+    ("run_id", lambda v: v.get("a", cast("Any", 5))),
+    ("workflow_id", lambda v: v.run_chain(cast("Any", None))),
+]
+
+
+@pytest.mark.parametrize(("argument", "call"), WRONG, ids=[argument for argument, _ in WRONG])
+async def test_an_argument_of_another_type_is_refused_by_its_name(
+    visibility: Visibility, argument: str, call: Callable[[Visibility], Awaitable[object]]
+) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        await call(visibility)
+    assert refused.value.argument == argument
+
+
+@pytest.mark.parametrize("id", ["w\ud800", "w\0"])
+async def test_what_no_database_can_hold_is_the_id_of_nothing(
+    visibility: Visibility, id: str
+) -> None:
+    for call in (visibility.get, visibility.run_chain):
+        with pytest.raises(WorkflowNotFoundError):
+            await call(id)
+        with pytest.raises(RunNotFoundError):
+            await call("a", id)
 
 
 async def test_a_condition_of_python_is_a_filter(visibility: Visibility) -> None:
@@ -369,6 +433,25 @@ async def test_the_names_of_attributes_are_matched_whole_and_in_their_case(
     assert await ids(visibility, "NOT Total IS NULL") == "x"
     assert await ids(visibility, "NOT subtotal IS NULL") == "y"
     assert await visibility.count("total IS NULL AND (WorkflowId = 'x' OR WorkflowId = 'y')") == 2
+
+
+async def test_a_run_may_have_more_names_of_attributes_than_an_index_of_postgresql_holds(
+    model: ReadModel, visibility: Visibility
+) -> None:
+    # As long as a name may be, and such that no compression makes them shorter.
+    names = [f"a{hashlib.sha256(bytes([n])).hexdigest()[1:]}" for n in range(100)]
+    rows = sample()
+    already = len(rows.events)
+    most = {name: attribute_value("Int", 1) for name in names[1:]}
+    rows.add("x", started("rx", attributes={names[0]: attribute_value("Int", 1), **most}))
+    rows.add("y", started("ry", attributes=most))
+    await model.write(lambda c: VisibilityProjection().apply(c, rows.events[already:]))
+    for name in names:
+        await visibility.attributes.register(SearchAttribute(name, int))
+    assert await ids(visibility, f"{names[0]} IS NOT NULL") == "x"
+    assert await ids(visibility, f"{names[0]} IS NULL AND {names[1]} IS NOT NULL") == "y"
+    assert await ids(visibility, f"{names[1]} IS NULL") == "dcba"
+    assert await visibility.count(f"{names[1]} IS NULL") == 4
 
 
 async def test_runs_with_too_many_sets_of_attributes_are_looked_through_one_by_one(

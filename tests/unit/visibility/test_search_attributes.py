@@ -10,6 +10,7 @@ from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.errors import (
     AttributeTypeError,
     ConflictingAttributeTypeError,
+    InvalidArgumentError,
     UnregisteredAttributeError,
 )
 from aion_es.events.values import AttributeValue
@@ -91,6 +92,11 @@ async def test_values_for_a_workflow_register_their_keys_or_register_nothing(
     with pytest.raises(UnregisteredAttributeError) as unknown:
         await attributes.typed(REGION.to("eu") | {"custmer": "ana"})
     assert unknown.value.near == ("customer",)
+    neither: Any = {5: 1}
+    with pytest.raises(InvalidArgumentError, match="not by 5"):
+        await attributes.typed(neither)
+    with pytest.raises(InvalidArgumentError, match="not by 5"):
+        schema.typed(neither)
     with pytest.raises(ConflictingAttributeTypeError):
         await attributes.typed({SearchAttribute("total", str): "1"})
     assert dict(await attributes.all()) == FROM_EVENTS

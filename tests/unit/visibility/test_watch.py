@@ -1,17 +1,23 @@
 """Watching a filter: what enters, changes and leaves."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
 
+from aion_es import SearchAttribute
+from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.errors import FilterSyntaxError, InvalidArgumentError
 from aion_es.events import workflow as ev
-from aion_es.ids import SignalId
+from aion_es.ids import DEFAULT_NAMESPACE, SignalId, WorkflowId, workflow_stream
 from aion_es.projections import ReadModel, VisibilityProjection, set_stuck
+from aion_es.store.memory import MemoryEventStore
+from aion_es.store.port import ANY, Position
 from aion_es.visibility import ExecutionStatus, Visibility, VisibilityChange, watching
-from tests.unit.projections.histories import History, started
+from tests.unit.projections.histories import History, new_event, started
+from tests.unit.projections.logs import PATIENCE, runner_of, running
 from tests.unit.visibility.sample import sample
 
 OFTEN = timedelta(milliseconds=1)
@@ -61,6 +67,32 @@ async def test_a_run_that_left_is_shown_as_it_is_now(
         "Terminated",
         "enough",
     )
+
+
+@pytest.mark.parametrize("filter", ["", "customer IS NULL"])
+async def test_a_watch_goes_on_over_rows_that_are_made_anew_and_tells_nothing_of_it(
+    read_model_url: str, filter: str
+) -> None:
+    store = MemoryEventStore()
+
+    async def start(workflow_id: str) -> Position:
+        stream = workflow_stream(DEFAULT_NAMESPACE, WorkflowId(workflow_id))
+        return (await store.append(stream, [new_event(started(f"r{workflow_id}"))], ANY)).position
+
+    await start("a")
+    last = await start("b")
+    async with await ReadModel.open(read_model_url) as model:
+        runner = runner_of(store, model, VisibilityProjection())
+        schema = AttributeSchema(SearchAttribute("customer", str))
+        watch = Visibility(model, runner, schema).watch(filter, interval=OFTEN, at_least=last)
+        async with running(runner), aclosing(watch) as changes:
+            assert await taken(changes, 2) == [("enter", "a"), ("enter", "b")]
+            following = asyncio.ensure_future(taken(changes, 1))
+            for _ in range(3):
+                await runner.rebuild("visibility")
+                await runner.wait_until_rebuilt("visibility", timeout=PATIENCE)
+            await start("c")
+            assert await following == [("enter", "c")]
 
 
 async def test_a_filter_that_matches_too_many_runs_is_not_watched(
