@@ -17,6 +17,7 @@ from aion_es.events.attributes import (
     SearchAttributeValues,
     check_attribute_name,
     check_attribute_value,
+    name_of,
     to_attribute,
 )
 from aion_es.events.values import AttributeType, AttributeUpdate, AttributeValue
@@ -142,6 +143,7 @@ class AttributeSchema:
             UnregisteredAttributeError: A name is not registered; lists near names.
             ConflictingAttributeTypeError: A key has another type than is registered.
             AttributeTypeError: A value does not fit its type.
+            InvalidArgumentError: A value is given neither by key nor by name.
         """
         types = dict(self._types)
         updates: dict[str, AttributeUpdate] = {}
@@ -150,7 +152,7 @@ class AttributeSchema:
                 name = key.name
                 self._add(name, key.type, types)
             else:
-                name = key
+                name = name_of(key)
             if name not in types and name not in self._absent:
                 self._wanted.add(name)
             expected = self._typed(name, types)
@@ -185,7 +187,8 @@ class AttributeSchema:
         try:
             return types[name]
         except KeyError:
-            near = get_close_matches(name, types)
+            folded = {known.casefold(): known for known in types}
+            near = [folded[one] for one in get_close_matches(name.casefold(), folded)]
             raise UnregisteredAttributeError(name, near) from None
 
 

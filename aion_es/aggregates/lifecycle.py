@@ -1,4 +1,4 @@
-"""Decisions on the life of a run: start, end, cancel, pause, reopen."""
+"""Decisions on the life of a run: start, end, cancel, pause."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from aion_es.aggregates.attributes import AttributeSchema, start_attributes
-from aion_es.aggregates.guards import require_open, require_run
+from aion_es.aggregates.guards import require_open
 from aion_es.aggregates.state import WorkflowState
 from aion_es.aggregates.status import REOPENABLE
 from aion_es.errors import (
@@ -207,18 +207,3 @@ def resume(
     if not state.paused:
         raise InvalidStateError(state.workflow_id, state.status, "resume")
     return (ev.WorkflowResumed(run_id=state.run_id, reason=reason, operator=operator),)
-
-
-def reopen(
-    state: WorkflowState, operator: str | None, run_id: str | None
-) -> tuple[WorkflowEvent, ...]:
-    """Take a run that closed without completing back to Running, with the activities that failed for good."""
-    require_run(state, run_id)
-    if state.status not in REOPENABLE:
-        raise InvalidStateError(state.workflow_id, state.status, "reopen")
-    failed = tuple(
-        activity_id
-        for activity_id, activity in state.activities.items()
-        if activity.phase == "failed"
-    )
-    return (ev.WorkflowReopened(run_id=state.run_id, reopened=failed, operator=operator),)

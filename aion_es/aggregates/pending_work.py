@@ -61,7 +61,7 @@ class PendingWork:
             ):
                 self._children.pop(event.child_workflow_id, None)
             case ev.WorkflowReopened():
-                self._reopen(event.reopened)
+                self._reopen(event)
             case (
                 ev.WorkflowStarted()
                 | ev.WorkflowCompleted()
@@ -90,10 +90,18 @@ class PendingWork:
             case _:
                 assert_never(event)
 
-    def _reopen(self, reopened: Iterable[ActivityId]) -> None:
-        self._activities.update(dict.fromkeys(reopened))
+    def _reopen(self, event: ev.WorkflowReopened) -> None:
+        self._activities.update(dict.fromkeys(event.reopened))
         # An activity's id is the ordinal of its scheduling, so this is the order of scheduling again.
         self._activities = dict.fromkeys(sorted(self._activities))
+        void = event.taken_back
+        if void is None:
+            return
+        for activity_id in void.activities:
+            self._activities.pop(activity_id, None)
+        for child_id in void.children:
+            self._children.pop(child_id, None)
+        self._children.update(dict.fromkeys(void.awaited))
 
 
 def pending_work(events: Iterable[ev.WorkflowEvent]) -> PendingWork:

@@ -17,6 +17,7 @@ from aion_es.events.values import (
     ParentClose,
     RetryPolicy,
     SignalMessage,
+    TakenBack,
     WorkflowRef,
 )
 from aion_es.ids import (
@@ -43,13 +44,16 @@ class ActivityState:
     """One activity of the run.
 
     Attributes:
-        input: What it is called with; let go (`NOTHING`) once it completed or was cancelled. A failed one
-            keeps it, because reopening the run calls it again.
+        scheduled_place: How many events of the run were recorded before it was scheduled.
+        input: What it is called with; let go (`NOTHING`) once it completed. One that failed or was cancelled
+            keeps it, because reopening the run may call it again.
         scheduled_at: When it was scheduled, or reopened: `schedule_to_close` counts from here.
         attempt: Number of the last attempt that is recorded; 0 for none.
         worker: Who runs that attempt.
         retry_at: When the next attempt is due; set in phase `backoff` only.
         cancel_requested: The code no longer wants it.
+        cancel_place: How many events of the run were recorded before the code said so.
+        failed_place: How many were before its last failure.
         first_attempt: Number of the first attempt since it was scheduled or last reopened: attempts go on
             counting up, and `max_attempts` counts from here.
         offered: Who scheduled it does not serve its queue.
@@ -64,11 +68,14 @@ class ActivityState:
     heartbeat: timedelta | None
     input: Payload
     scheduled_at: datetime
+    scheduled_place: int
     attempt: int = 0
     phase: ActivityPhase = "scheduled"
     worker: str = ""
     retry_at: datetime | None = None
     cancel_requested: bool = False
+    cancel_place: int = -1
+    failed_place: int = -1
     first_attempt: int = 1
     offered: bool = False
     heartbeat_details: Payload | None = None
@@ -88,16 +95,20 @@ class ChildState:
     """One child of the run.
 
     Attributes:
-        request: What it is started with; let go once it has an outcome.
+        started_place: How many events of the run were recorded before it was started.
+        request: What it is started with; let go once it completed or failed.
         cancel_requested: Why the code no longer wants it; `None` if it does.
+        cancel_place: How many events of the run were recorded before the code said so.
     """
 
     workflow_type: str
     parent_close: ParentClose
+    started_place: int
     task_queue: str = DEFAULT_TASK_QUEUE
     phase: ChildPhase = "started"
     request: ev.ChildWorkflowStarted | None = None
     cancel_requested: str | None = None
+    cancel_place: int = -1
 
 
 @dataclass(slots=True)
@@ -117,14 +128,19 @@ class WorkflowState:
         pending: Which activities and children have no outcome yet.
         live_timers: When each armed timer is due, in the order of arming.
         torn_timers: Timers that ended with the run, and are armed again if it is reopened.
-        timers_started: Every timer name that was ever armed in this run.
+        timers_started: Every timer name that was ever armed in this run, and how many of its events were
+            recorded before it was armed last.
         timeouts_decided: Timers whose `with_timeout` is decided.
         unread_signals: Received or carried, and not yet read by the code, in the order of arrival.
         signal_ids: Of every signal that reached this run, and of the newest that its predecessors read; in
             the order of arrival.
         sent_signals: Every signal that the run sent, until its delivery is known: then how that ended.
         cancel_requested: The reason that was given (perhaps empty), `None` if nobody asked.
+        cancel_place: How many events of the run were recorded before it was asked to end.
         terminal: The event that closed the run, `None` while it is open.
+        end_place: How many events of the run were recorded before it ended last.
+        ended_at: When it ended last; `None` if it never did.
+        reopened_at: When it was reopened last; `None` if it never was.
         requests: Request ids of attribute updates that were applied.
         patches: Names of the patch markers that were recorded.
     """
@@ -152,14 +168,18 @@ class WorkflowState:
     pending: PendingWork
     live_timers: dict[TimerId, datetime]
     torn_timers: dict[TimerId, datetime]
-    timers_started: set[TimerId]
+    timers_started: dict[TimerId, int]
     timeouts_decided: set[TimerId]
     unread_signals: dict[SignalId, SignalMessage]
     signal_ids: dict[SignalId, None]
     sent_signals: dict[SignalId, ev.SignalSent | Literal["delivered", "failed"]]
     children: dict[WorkflowId, ChildState]
     cancel_requested: str | None
+    cancel_place: int
     terminal: ev.TerminalEvent | None
+    end_place: int
+    ended_at: datetime | None
+    reopened_at: datetime | None
     requests: set[str]
     patches: set[str]
 
@@ -201,13 +221,13 @@ def evolve(
         case ev.ActivityStarted():
             _begun(state, event)
         case ev.ActivityScheduled():
-            _scheduled(state, event, at)
+            _scheduled(state, event, at, revision)
         case ev.WorkflowStarted():
             return _started(event, workflow_id, at, revision)
         case ev.ActivityFailed() | ev.ActivityCancelRequested() | ev.ActivityCancelled():
-            _activity(state, event)
+            _activity(state, event, revision)
         case ev.TimerStarted() | ev.TimerFired() | ev.TimerCancelled() | ev.WithTimeoutCompleted():
-            _timer(state, event)
+            _timer(state, event, revision)
         case ev.SignalReceived() | ev.SignalSent() | ev.SignalDelivered() | ev.SignalSendFailed():
             _signal(state, event)
         case (
@@ -217,11 +237,11 @@ def evolve(
             | ev.ChildWorkflowFailed()
             | ev.ChildWorkflowCancelled()
         ):
-            _child(state, event)
+            _child(state, event, revision)
         case ev.MarkerRecorded() | ev.SearchAttributesUpdated():
             _note(state, event)
         case _:
-            _lifecycle(state, event, at)
+            _lifecycle(state, event, at, revision)
     return state
 
 
@@ -253,14 +273,18 @@ def _started(
         pending=PendingWork(),
         live_timers={},
         torn_timers={},
-        timers_started=set(),
+        timers_started={},
         timeouts_decided=set(),
         unread_signals=carried,
         signal_ids=dict.fromkeys((*event.read_signals, *carried)),
         sent_signals={},
         children={},
         cancel_requested=None,
+        cancel_place=-1,
         terminal=None,
+        end_place=-1,
+        ended_at=None,
+        reopened_at=None,
         requests=set(),
         patches=set(),
     )
@@ -274,7 +298,9 @@ def _cut_off(workflow_id: WorkflowId, at: datetime, revision: int) -> WorkflowSt
     return _started(unknown, workflow_id, at, revision)
 
 
-def _scheduled(state: WorkflowState, event: ev.ActivityScheduled, at: datetime) -> None:
+def _scheduled(
+    state: WorkflowState, event: ev.ActivityScheduled, at: datetime, revision: int
+) -> None:
     state.pending.apply(event)
     state.activities[event.activity_id] = ActivityState(
         event.activity_type,
@@ -284,6 +310,7 @@ def _scheduled(state: WorkflowState, event: ev.ActivityScheduled, at: datetime) 
         event.heartbeat,
         event.input,
         at,
+        revision - state.started_revision,
         offered=event.offered,
     )
 
@@ -302,12 +329,16 @@ def _completed(state: WorkflowState, event: ev.ActivityCompleted) -> None:
     state.pending.apply(event)
     activity = state.activities.get(event.activity_id)
     if activity is not None:
-        _settle(activity, event.attempt, "completed")
+        activity.attempt = event.attempt
+        activity.phase = "completed"
+        activity.retry_at = None
+        _let_go(activity)
 
 
 def _activity(
     state: WorkflowState,
     event: ev.ActivityFailed | ev.ActivityCancelRequested | ev.ActivityCancelled,
+    revision: int,
 ) -> None:
     state.pending.apply(event)
     activity = state.activities.get(event.activity_id)
@@ -318,35 +349,37 @@ def _activity(
             activity.attempt = event.attempt
             activity.phase = "failed" if event.retry_at is None else "backoff"
             activity.retry_at = event.retry_at
+            activity.failed_place = revision - state.started_revision
             if event.heartbeat_details is not None:
                 activity.heartbeat_details = event.heartbeat_details
         case ev.ActivityCancelRequested():
             activity.cancel_requested = True
+            activity.cancel_place = revision - state.started_revision
         case ev.ActivityCancelled():
-            _settle(activity, event.attempt, "cancelled")
+            activity.attempt = event.attempt
+            activity.phase = "cancelled"
+            activity.retry_at = None
+            activity.heartbeat_details = None
         case _:
             assert_never(event)
 
 
-def _settle(
-    activity: ActivityState, attempt: int, phase: Literal["completed", "cancelled"]
-) -> None:
-    activity.attempt = attempt
-    activity.phase = phase
-    activity.retry_at = None
-    activity.input = NOTHING  # never called again: a long history must not hold every input
+def _let_go(activity: ActivityState) -> None:
+    """Forget what it is called with: it never is again, and a long history must not hold every input."""
+    activity.input = NOTHING
     activity.heartbeat_details = None
 
 
 def _timer(
     state: WorkflowState,
     event: ev.TimerStarted | ev.TimerFired | ev.TimerCancelled | ev.WithTimeoutCompleted,
+    revision: int,
 ) -> None:
     timer_id = event.timer_id
     match event:
         case ev.TimerStarted():
             state.live_timers[timer_id] = event.fire_at
-            state.timers_started.add(timer_id)
+            state.timers_started[timer_id] = revision - state.started_revision
             state.timeouts_decided.discard(timer_id)  # the name is used anew
         case ev.TimerFired():
             state.live_timers.pop(timer_id, None)
@@ -390,11 +423,13 @@ def _child(
     | ev.ChildWorkflowCompleted
     | ev.ChildWorkflowFailed
     | ev.ChildWorkflowCancelled,
+    revision: int,
 ) -> None:
     state.pending.apply(event)
+    place = revision - state.started_revision
     if isinstance(event, ev.ChildWorkflowStarted):
         state.children[event.child_workflow_id] = ChildState(
-            event.workflow_type, event.parent_close, event.task_queue, request=event
+            event.workflow_type, event.parent_close, place, event.task_queue, request=event
         )
         return
     child = state.children.get(event.child_workflow_id)
@@ -402,13 +437,13 @@ def _child(
         return
     if isinstance(event, ev.ChildWorkflowCancelRequested):
         child.cancel_requested = event.reason
+        child.cancel_place = place
         return
-    child.request = None
     match event:
         case ev.ChildWorkflowCompleted():
-            child.phase = "completed"
+            child.phase, child.request = "completed", None
         case ev.ChildWorkflowFailed():
-            child.phase = "failed"
+            child.phase, child.request = "failed", None
         case ev.ChildWorkflowCancelled():
             child.phase = "cancelled"
         case _:
@@ -444,6 +479,7 @@ def _lifecycle(
     | ev.WorkflowReopened
     | ev.WorkflowCancelRequested,
     at: datetime,
+    revision: int,
 ) -> None:
     state.status = status_after(event) or state.status
     match event:
@@ -456,10 +492,13 @@ def _lifecycle(
             | ev.WorkflowContinuedAsNew()
         ):
             state.terminal = event
+            state.end_place = revision - state.started_revision
+            state.ended_at = at
             state.torn_timers.update(state.live_timers)
             state.live_timers.clear()
         case ev.WorkflowCancelRequested():
             state.cancel_requested = event.reason
+            state.cancel_place = revision - state.started_revision
         case ev.WorkflowReopened():
             _reopened(state, event, at)
         case ev.WorkflowPaused() | ev.WorkflowResumed():
@@ -469,10 +508,14 @@ def _lifecycle(
 
 
 def _reopened(state: WorkflowState, event: ev.WorkflowReopened, at: datetime) -> None:
+    void = event.taken_back or TakenBack(since=0)
     state.pending.apply(event)
     state.terminal = None
-    state.cancel_requested = None
-    state.live_timers.update(state.torn_timers)
+    state.reopened_at = at
+    if state.cancel_place >= void.since:
+        state.cancel_requested = None
+    live = {t: due for t, due in state.torn_timers.items() if t not in void.timers}
+    state.live_timers.update(live)
     state.torn_timers.clear()
     # A deadline that has passed would close the run again at once, and reopening would mean nothing.
     if state.run_deadline is not None and state.run_deadline <= at:
@@ -480,10 +523,22 @@ def _reopened(state: WorkflowState, event: ev.WorkflowReopened, at: datetime) ->
     if state.execution_deadline is not None and state.execution_deadline <= at:
         state.execution_deadline = None
     for activity_id, activity in state.activities.items():
-        # What the end of the run interrupted is driven again, as is what had failed.
-        if activity_id in event.reopened or activity.is_pending:
+        if activity_id in void.activities:
+            activity.phase = "cancelled"
+            activity.retry_at = None
+            _let_go(activity)
+        elif activity_id in event.reopened or activity.is_pending:
+            # What the end of the run interrupted is driven again, as is what had failed.
             activity.phase = "scheduled"
             activity.first_attempt = activity.attempt + 1
             activity.scheduled_at = at
             activity.retry_at = None
-            activity.cancel_requested = False
+            if activity.cancel_place >= void.since:
+                activity.cancel_requested = False
+    if event.taken_back is None:
+        return
+    for child_id, child in state.children.items():
+        if child_id in void.awaited:
+            child.phase = "started"
+        if child.phase == "started" and child.cancel_place >= void.since:
+            child.cancel_requested = None

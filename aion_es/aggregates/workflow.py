@@ -11,6 +11,7 @@ from aion_es.aggregates import (
     continue_as_new,
     lifecycle,
     markers,
+    reopening,
     signals,
     timers,
 )
@@ -286,12 +287,12 @@ class Workflow(Aggregate[WorkflowEvent]):
     def reopen(
         self, operator: str | None = None, *, run_id: str | None = None, at: datetime
     ) -> Events:
-        """Take a closed run back to Running, with exactly the activities that failed for good.
+        """Take a closed run back to Running, with exactly the activities that failed for good, or were cancelled by it.
 
         Raises:
             InvalidStateError: It is neither Failed, TimedOut, Cancelled nor Terminated.
         """
-        return self._do(at, lifecycle.reopen, operator, run_id)
+        return self._do(at, reopening.reopen, operator, run_id)
 
     # ----------------------------------------------------------------------------- activities
 

@@ -159,7 +159,7 @@ class WorkflowRepository(Repository[Workflow, WorkflowEvent]):
         """
         newest = self._store.read(self.stream(workflow_id), backwards=True, limit=1)
         async for stored in newest:
-            run_id = decode_metadata(stored).run_id
+            run_id = decode_envelope(stored).run_id
             if run_id is not None:
                 return run_id
         raise WorkflowNotFoundError(workflow_id)

@@ -7,6 +7,7 @@ from aion_es.authoring.children import ChildRequest
 from aion_es.engine.commands import Command, RequestChildCancel, SendSignal, StartChild
 from aion_es.engine.handles import ChildFuture
 from aion_es.engine.loop import WorkflowLoop
+from aion_es.engine.reopening import Cut
 from aion_es.errors import ChildAlreadyStartedError, ChildWorkflowError, SignalDeliveryError
 from aion_es.events.values import AttributeValue
 from aion_es.events.workflow import (
@@ -56,10 +57,19 @@ class Outreach:
         self._sent.clear()
         self._named.clear()
 
-    def skip_to(self, child: int, signal: int) -> None:
-        """Let the next ordinals be at least these: what a reopening made void keeps its own."""
-        self._next_child = max(self._next_child, child)
-        self._next_signal = max(self._next_signal, signal)
+    def pass_over(self, cut: Cut) -> None:
+        """Pass the place of what a reopening has made void: its ids are taken, and its signals are sent."""
+        self._next_child = max(self._next_child, cut.next_child)
+        self._next_signal = max(self._next_signal, cut.next_signal)
+        self._known.update(cut.children)
+        for signal_id, (sent, outcome) in cut.signals.items():
+            future = self._named[signal_id] = self._loop.create_future()
+            self._sent[signal_id] = (future, sent.target_workflow_id, sent.name)
+            if isinstance(outcome, SignalDelivered):
+                self.delivered(outcome)
+            elif outcome is not None:
+                self.undeliverable(outcome)
+                future.exception()  # looked at: perhaps nobody asks for it
 
     # ----------------------------------------------------------------------------- children
 

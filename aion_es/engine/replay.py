@@ -2,11 +2,12 @@
 
 Strict: every command that the code makes must be the next one that is recorded, by kind and identity.
 A difference never fails the run and is never papered over; it is told with a diff, and the run waits
-for code that matches.
+for code that matches. Only of a command that added nothing, because what it asks for was so already,
+no record is demanded, and of a patch that is recorded no command.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from opentelemetry.trace import Span
@@ -16,9 +17,10 @@ from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import WorkflowDefinition
 from aion_es.collector import paused_collector
 from aion_es.engine.commands import COMMAND_EVENTS, Command, describe
-from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
+from aion_es.engine.execution import FACTS, CodeExecution
 from aion_es.engine.reopening import Cut, effective
-from aion_es.errors import NonDeterminismError, PayloadError
+from aion_es.engine.surroundings import Surroundings
+from aion_es.errors import DomainError, NonDeterminismError, PayloadError
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import (
     MarkerRecorded,
@@ -122,28 +124,112 @@ def replay(execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]])
     )
     for calls in (execution.attribute_calls, execution.child_calls):
         calls.expect(s.event for s in steps if isinstance(s, Envelope))
-    produced: deque[Command] = deque()
-    last = len(steps) - 1
-    for index, envelope in enumerate(steps):
+    commanded = _Commanded(execution, history)
+    seen = _last_seen(history)
+    shown_from = -1
+    for envelope in steps:
         if isinstance(envelope, Cut):
             execution.pass_over(envelope)
+            shown_from = envelope.reopened_at
             continue
         event = envelope.event
         kind = type(event)
         if kind in FACTS:
-            execution.replaying = index < last
+            shown_at = max(envelope.revision, shown_from)
+            execution.replaying = shown_at <= seen
             execution.deliver(event, envelope.metadata.recorded_at, envelope.revision)
-            produced.extend(execution.take_commands())
+            commanded.extend(execution.take_commands(), shown_at)
         elif kind in COMMAND_EVENTS and not _from_outside(event):
-            if kind is WorkflowContinuedAsNew and not produced:
-                break  # an operator's: the code was not asked
-            command = produced.popleft() if produced else None
-            if command is None or not command.matches(event):
-                raise _divergence(execution, envelope.revision, describe(event), command)
+            commanded.match(event, envelope.revision)
     execution.replaying = False
-    if produced and _closed_by_its_code(history):
-        raise _divergence(execution, -1, "nothing more: the run is closed", produced[0])
-    execution.put_back(produced)
+    if commanded.waiting and _closed_by_its_code(history):
+        command = commanded.waiting[0][0]
+        raise _divergence(execution, -1, "nothing more: the run is closed", command)
+    execution.put_back(command for command, _ in commanded.waiting)
+
+
+class _Commanded:
+    """What the code has commanded in a replay, and what is yet to be found in the history.
+
+    A command that adds nothing leaves no record: to cancel a timer that has fired meanwhile, or a child
+    that has ended, or is asked to end already. So none is demanded of it. Whether it added anything is
+    asked of the aggregate as it was when the command was made.
+
+    Attributes:
+        waiting: Commands without a record yet, each with the revision from which on the code knew what
+            made it command this.
+    """
+
+    def __init__(
+        self, execution: CodeExecution, history: Sequence[Envelope[WorkflowEvent]]
+    ) -> None:
+        self.waiting: deque[tuple[Command, int]] = deque()
+        self._execution = execution
+        self._history = history
+        self._then: Workflow | None = None
+        self._folded = 0
+
+    def extend(self, commands: Iterable[Command], shown_at: int) -> None:
+        """Take in what the code commanded when it was shown the fact at a revision."""
+        self.waiting.extend((command, shown_at) for command in commands)
+
+    def match(self, recorded: WorkflowEvent, revision: int) -> None:
+        """Take out the command that `recorded` is the record of, and those before it that added nothing.
+
+        A patch that is recorded and that the code no longer asks for is passed over: so it can be taken out
+        of the code. If the code has lost the new steps with it, they are missed one by one.
+
+        Raises:
+            NonDeterminismError: The next command is another one, or there is none.
+        """
+        if _is_patch(recorded) and not any(c.matches(recorded) for c, _ in self.waiting):
+            return
+        while self.waiting:
+            command, shown_at = self.waiting.popleft()
+            if command.matches(recorded):
+                self._execution.note_input(command, recorded)
+                return
+            if not self._adds_nothing(command, min(revision, self._decided_by(shown_at))):
+                raise _divergence(self._execution, revision, describe(recorded), command)
+        if type(recorded) is WorkflowContinuedAsNew:
+            return  # an operator's: the code was not asked
+        raise _divergence(self._execution, revision, describe(recorded), None)
+
+    def _decided_by(self, shown_at: int) -> int:
+        """Return the revision before which all is recorded that the code commanded at `shown_at`."""
+        for envelope in self._history:
+            if envelope.metadata.activated and envelope.revision >= shown_at:
+                return envelope.revision + 1
+        return self._history[-1].revision + 1
+
+    def _adds_nothing(self, command: Command, revision: int) -> bool:
+        """Return whether a command added nothing to what was recorded before `revision`."""
+        if self._then is None:
+            now = self._execution.workflow
+            self._then = Workflow(now.workflow_id, schema=now.schema)
+        while self._folded < len(self._history):
+            envelope = self._history[self._folded]
+            if envelope.revision >= revision:
+                break
+            self._then.replay(envelope)
+            self._folded += 1
+        try:
+            command.apply(self._then, self._history[0].recorded_at)
+        except DomainError:
+            return False
+        return not self._then.uncommitted
+
+
+def _last_seen(history: Sequence[Envelope[WorkflowEvent]]) -> int:
+    """Return the last revision up to which the code saw everything when it ran first; -1 for none."""
+    for envelope in reversed(history):
+        event = envelope.event
+        if envelope.metadata.activated or (
+            type(event) in COMMAND_EVENTS and not _from_outside(event)
+        ):
+            last: int = envelope.revision
+            return last
+    return -1
 
 
 def _divergence(
@@ -152,6 +238,10 @@ def _divergence(
     state = execution.workflow.state
     commanded = str(command) if command is not None else "nothing: the code waits"
     return NonDeterminismError(state.workflow_id, state.run_id, revision, recorded, commanded)
+
+
+def _is_patch(event: WorkflowEvent) -> bool:
+    return isinstance(event, MarkerRecorded) and event.kind == "patch"
 
 
 def _from_outside(event: WorkflowEvent) -> bool:

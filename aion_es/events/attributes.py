@@ -193,9 +193,17 @@ SearchAttributeValues: TypeAlias = (
 values no checker knows, or what `SearchAttribute.to` makes and `|` merges. `None` removes, or leaves out."""
 
 
-def name_of(key: SearchAttribute[Any] | str) -> str:
-    """Return the name of an attribute that is given by key, or by name."""
-    return key if isinstance(key, str) else key.name
+def name_of(key: object) -> str:
+    """Return the name of an attribute that is given by key, or by name.
+
+    Raises:
+        InvalidArgumentError: It is given by neither.
+    """
+    if isinstance(key, str):
+        return key
+    if isinstance(key, SearchAttribute):
+        return key.name
+    raise InvalidArgumentError("attributes", f"are given by key or by name, not by {key!r}")
 
 
 def _merged(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> TypedAttributes:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, NonNegativeInt
 
 from aion_es.events.base import RecordedModel
-from aion_es.ids import RunId, SignalId, WorkflowId
+from aion_es.ids import ActivityId, RunId, SignalId, TimerId, WorkflowId
 from aion_es.payload import Payload
 
 AttributeType: TypeAlias = Literal["String", "Int", "Float", "Bool", "Datetime", "KeywordList"]
@@ -154,3 +154,22 @@ class SignalMessage(RecordedModel):
 
 ParentClose: TypeAlias = Literal["cancel", "terminate", "abandon"]
 """What happens to a child when its parent ends."""
+
+
+class TakenBack(RecordedModel):
+    """What a reopening makes void: all that the run's code did from one event on.
+
+    Attributes:
+        since: How many of the run's events stand. Of the others those do that came from outside and concern
+            what the code had asked for before.
+        activities: Scheduled in what is void, and neither completed nor cancelled: they are not run again.
+        timers: Armed in what is void, and live when the run ended: they are not armed again.
+        children: Started in what is void, and without an outcome: nobody waits for them.
+        awaited: Started before, and cancelled by what is void: their end is waited for again.
+    """
+
+    since: NonNegativeInt
+    activities: tuple[ActivityId, ...] = ()
+    timers: tuple[TimerId, ...] = ()
+    children: tuple[WorkflowId, ...] = ()
+    awaited: tuple[WorkflowId, ...] = ()

@@ -15,6 +15,7 @@ from aion_es.events.values import (
     ParentClose,
     RetryPolicy,
     SignalMessage,
+    TakenBack,
     WorkflowRef,
 )
 from aion_es.ids import (
@@ -149,12 +150,17 @@ class WorkflowReopened(Event):
     """A Failed, TimedOut, Cancelled or Terminated run is Running again.
 
     Attributes:
-        reopened: The activities whose last outcome was a terminal failure; exactly these run again.
+        reopened: The activities that run again although they had an outcome: it was a terminal failure, or they
+            were cancelled because of what is taken back.
+        taken_back: What is void; `None` in a history of a time when that followed from the events.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("taken_back",)
 
     run_id: RunId
     reopened: tuple[ActivityId, ...] = ()
     operator: str | None = None
+    taken_back: TakenBack | None = None
 
 
 class SearchAttributesUpdated(Event):

@@ -91,6 +91,16 @@ async def _reopen(handle: Handle, clock: ManualClock) -> None:
     await handle.signal(number, 1, signal_id="one")
 
 
+async def _reopen_and_wait(handle: Handle, clock: ManualClock) -> None:
+    while (await handle.describe()).status.is_open:  # noqa: ASYNC110 - the history is what tells
+        await asyncio.sleep(0.01)
+    clock.advance(timedelta(seconds=1))
+    await handle.reopen()
+    while (await handle.describe()).status.is_open:
+        await asyncio.sleep(0.05)
+        clock.advance(timedelta(seconds=1))
+
+
 async def _three_numbers_then_a_bell(handle: Handle, clock: ManualClock) -> None:
     for value in (1, 2, 3):
         await handle.signal(number, value, signal_id=f"number-{value}")
@@ -115,6 +125,7 @@ DRIVES: dict[str, tuple[Drive, tuple[Any, ...]]] = {
     "children": (_nothing, ()),
     "sends": (_nothing, ()),
     "reopened": (_reopen, ()),
+    "taken_back": (_reopen_and_wait, ()),
     "heartbeats": (_seconds, ()),
     "handlers": (_three_numbers_then_a_bell, ()),
     "combines": (_nothing, ()),

@@ -14,8 +14,9 @@ from aion_es import Context, workflow
 from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.definitions import workflow_definition
-from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.execution import CodeExecution
 from aion_es.engine.replay import replay
+from aion_es.engine.surroundings import Surroundings
 from aion_es.errors import NonDeterminismError
 from aion_es.events.codec import decode_envelope
 from aion_es.events.metadata import Envelope

@@ -243,6 +243,27 @@ async def reopened(ctx: Context) -> list[Any]:
 
 
 @workflow
+async def taken_back(ctx: Context) -> list[Any]:
+    beside = ctx.run(endless, cancellation="wait")
+    try:
+        value = await ctx.run(second_lease_lucky, 7)
+    except ActivityError:
+        beside.cancel()
+        await asyncio.wait({beside})
+        _ = ctx.start_timer("reminder", timedelta(days=1))
+        _ = ctx.spawn(waits_for_bell, id="taken-back-child", parent_close="abandon")
+        await ctx.send(ctx.info.workflow_id, number, 1, signal_id="once")
+        await ctx.run(double, ctx.random.randrange(1_000))
+        raise
+    await ctx.send(ctx.info.workflow_id, number, 2, signal_id="once")
+    beside.cancel()
+    await asyncio.wait({beside})
+    drawn = str(ctx.uuid4())
+    await ctx.start_timer(drawn, timedelta(seconds=1))
+    return [value, drawn, await ctx.receive(number)]
+
+
+@workflow
 async def heartbeats(ctx: Context) -> str:
     return await ctx.run(remembers_how_far, 5)
 
@@ -286,6 +307,7 @@ WORKFLOWS: list[Any] = [
     children,
     sends,
     reopened,
+    taken_back,
     heartbeats,
     handlers,
     combines,

@@ -39,6 +39,7 @@ from aion_es.events.values import (
     Failure,
     RetryPolicy,
     SignalMessage,
+    TakenBack,
     WorkflowRef,
 )
 from aion_es.events.workflow import (
@@ -286,6 +287,17 @@ MINIMAL: Final[Sequence[Event]] = (
 
 LATER: Final[Sequence[Event]] = (
     WorkflowFailed(error=FAILURE, failed_activities=(ActivityId(0), ActivityId(3))),
+    WorkflowReopened(
+        run_id=RUN,
+        reopened=(ActivityId(3),),
+        taken_back=TakenBack(
+            since=12,
+            activities=(ActivityId(4),),
+            timers=(TimerId("reminder"),),
+            children=(CHECKOUT,),
+            awaited=(SHIPPING,),
+        ),
+    ),
     ActivityScheduled(activity_id=ActivityId(3), activity_type="charge_card", offered=True),
     ActivityFailed(
         activity_id=ActivityId(3),

@@ -170,7 +170,7 @@ def test_point_5_pending_work_refuses_and_is_counted_and_named() -> None:
     )
     assert str(outcome.error) == (
         "cannot continue as new with 2 pending activities (1, 2) and 1 pending child (child-1); "
-        "await or cancel them first"
+        'await their ends first, of what is cancelled too, with cancellation="wait"'
     )
     assert outcome.aggregate.state.status is WorkflowStatus.RUNNING
 

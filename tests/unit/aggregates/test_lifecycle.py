@@ -20,6 +20,7 @@ from aion_es.errors import (
     WorkflowTypeNotFoundError,
 )
 from aion_es.events import workflow as ev
+from aion_es.events.values import TakenBack
 from aion_es.ids import ScheduleId, TimerId, WorkflowId
 from aion_es.testing.aggregates import given
 from tests.unit.aggregates.histories import (
@@ -153,10 +154,11 @@ def test_a_start_of_a_type_that_is_not_routed_is_refused() -> None:
     )
 
 
-def test_a_start_with_an_unknown_attribute_names_the_near_ones() -> None:
+@pytest.mark.parametrize("name", ["custmer", "Customer", "CUSTMER"])
+def test_a_start_with_an_unknown_attribute_names_the_near_ones(name: str) -> None:
     given(schema=schema()).when(
-        lambda wf: wf.start(start(attributes={"custmer": text("ana")}), at=NOON)
-    ).then_refused(UnregisteredAttributeError, name="custmer", near=("customer",))
+        lambda wf: wf.start(start(attributes={name: text("ana")}), at=NOON)
+    ).then_refused(UnregisteredAttributeError, name=name, near=("customer",))
 
 
 def test_a_start_with_a_mistyped_attribute_is_refused() -> None:
@@ -349,7 +351,7 @@ def test_a_run_that_did_not_complete_is_reopened(terminal: ev.WorkflowEvent) -> 
     outcome = (
         given(started(), terminal)
         .when(lambda wf: wf.reopen("ana", at=NOON))
-        .then(ev.WorkflowReopened(run_id=RUN, reopened=(), operator="ana"))
+        .then(ev.WorkflowReopened(run_id=RUN, operator="ana", taken_back=TakenBack(since=1)))
     )
     assert outcome.aggregate.state.status is WorkflowStatus.RUNNING
     assert outcome.aggregate.state.is_open
@@ -375,7 +377,9 @@ def test_reopen_names_exactly_the_activities_whose_last_outcome_is_a_terminal_fa
     history += [failed(0), retried, completed(2), failed(4)]
     given(started(), *history, FAILED).when(lambda wf: wf.reopen(at=NOON)).then(
         ev.WorkflowReopened(
-            run_id=RUN, reopened=(scheduled(0).activity_id, scheduled(4).activity_id)
+            run_id=RUN,
+            reopened=(scheduled(0).activity_id, scheduled(4).activity_id),
+            taken_back=TakenBack(since=10),
         )
     )
 
@@ -385,7 +389,9 @@ def test_a_second_reopening_names_only_what_failed_since() -> None:
     given(
         started(), scheduled(0), failed(0), FAILED, reopened, scheduled(1), failed(1), FAILED
     ).when(lambda wf: wf.reopen(at=NOON)).then(
-        ev.WorkflowReopened(run_id=RUN, reopened=(scheduled(1).activity_id,))
+        ev.WorkflowReopened(
+            run_id=RUN, reopened=(scheduled(1).activity_id,), taken_back=TakenBack(since=7)
+        )
     )
 
 
