@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from types import UnionType
+from types import BuiltinFunctionType, FunctionType, MethodType, UnionType
 from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import (
@@ -22,9 +22,10 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import from_json, to_json, to_jsonable_python
+from pydantic_core import CoreConfig, from_json, to_json, to_jsonable_python
 from typing_extensions import TypeForm
 
+from aion_es.enum_literals import reading_validator
 from aion_es.errors import PayloadError
 
 T = TypeVar("T")
@@ -105,19 +106,34 @@ NOTHING: Final = inline(None)
 
 @lru_cache(maxsize=4096)
 def _adapter(type: Any, _order: str) -> TypeAdapter[Any]:
+    if isinstance(type, _FUNCTIONS):  # pydantic would take it, for what it is called with
+        raise PayloadError(f"type {type!r}", "$", "is a function, not a type")
+    if _mentions_no_fields(type):
+        raise PayloadError(
+            f"type {type!r}",
+            "$",
+            "BaseModel has no fields; declare the model itself, or a union of models",
+        )
     try:
+        config: CoreConfig | None = CoreConfig(val_json_bytes="base64")
         try:
             made = TypeAdapter[Any](type, config=_BASE64)
         except PydanticUserError:  # a model, dataclass or TypedDict brings its own configuration
-            made = TypeAdapter[Any](type)
+            made, config = TypeAdapter[Any](type), None
         made.rebuild(raise_errors=True)
     except (PydanticSchemaGenerationError, PydanticUserError, NameError) as error:
         raise PayloadError(
             f"type {type!r}", "$", f"pydantic cannot validate it: {str(error).splitlines()[0]}"
         ) from error
+    made.validator = reading_validator(made.core_schema, config) or made.validator
     return made
 
 
+def _mentions_no_fields(declared: Any) -> bool:
+    return declared is BaseModel or any(map(_mentions_no_fields, get_args(declared)))
+
+
+_FUNCTIONS: Final = (FunctionType, BuiltinFunctionType, MethodType)
 _BASE64: Final = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 _PLAIN: Final = frozenset({int, str, bool, type(None)})
 _INT64: Final = 2**63
@@ -192,7 +208,7 @@ def _encoder(declared: Any, order: str) -> Callable[[object, str], Any]:
             same = bool(back == value)
         except ValidationError as error:
             raise _unreadable(what, value, error) from error
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise _unwritable(what, value, error) from error
         if not same:
             _refuse_difference(what, value, back)

@@ -4,11 +4,12 @@ A channel is declared once and shared by sender and receiver, so that a type che
 """
 
 import builtins
+import inspect
 from typing import Any, Final, Generic, Protocol, overload
 
 from typing_extensions import TypeVar
 
-from aion_es.errors import InvalidArgumentError
+from aion_es.errors import DefinitionError, InvalidArgumentError
 from aion_es.payload import Payload, decoder, encoder, inline
 
 T = TypeVar("T", default=None)
@@ -65,6 +66,7 @@ class Signal(Generic[T]):
     def __init__(self, name: str, type: builtins.type[T]) -> None: ...
     def __init__(self, name: str, type: Any = None) -> None:
         self.name: Final = _check_name("signal", name)
+        _check_type(f"signal {name!r}", "what it carries", type, "ctx.on_signal(signal, handler)")
         self.type: Final = type
         self._encode: Final = encoder(type)
         self._decode: Final = decoder(type)
@@ -115,6 +117,8 @@ class Query(Generic[R, A]):
     def __init__(self, name: str, result: type[R], argument: type[A]) -> None: ...
     def __init__(self, name: str, result: Any, argument: Any = None) -> None:
         self.name: Final = _check_name("query", name)
+        for what, declared in (("its answer", result), ("its argument", argument)):
+            _check_type(f"query {name!r}", what, declared, "ctx.answer(query, handler)")
         self.result: Final = result
         self.argument: Final = argument
         self._encode_result: Final = encoder(result)
@@ -144,6 +148,14 @@ class Query(Generic[R, A]):
         what = f"answer to query {self.name!r}"
         copied: R = self._decode_result(self._encode_result(value, what), what)
         return copied
+
+
+def _check_type(channel: str, what: str, declared: object, instead: str) -> None:
+    if inspect.isroutine(declared):
+        raise DefinitionError(
+            channel,
+            f"takes the type of {what}, got a function; what handles it is given to {instead}",
+        )
 
 
 def _check_name(kind: str, name: object) -> str:

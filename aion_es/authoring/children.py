@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, overload
+from typing import Any, Final, Generic, Protocol, TypedDict, TypeVar, get_args, overload
 
 from aion_es.authoring.channels import Signal
-from aion_es.authoring.definitions import Cancellation
+from aion_es.authoring.definitions import CANCELLATIONS, Cancellation
+from aion_es.authoring.options import check_child_options
+from aion_es.errors import InvalidArgumentError
 from aion_es.events.attributes import SearchAttributeValues
 from aion_es.events.values import ParentClose
 from aion_es.ids import WorkflowId
@@ -35,6 +37,20 @@ class ChildOptions(TypedDict, total=False):
     cancellation: Cancellation
     task_queue: str
     attributes: SearchAttributeValues
+
+
+_OPTIONS: Final = tuple(ChildOptions.__annotations__)
+_PARENT_CLOSES: Final[tuple[str, ...]] = get_args(ParentClose)
+
+
+def check_options(workflow_type: str, options: ChildOptions) -> None:
+    """Check what is to be set for a child of this type, all but its id.
+
+    Raises:
+        DefinitionError: There is no such option, or it cannot have this value.
+    """
+    where = f"child workflow {workflow_type!r}"
+    check_child_options(where, options, _OPTIONS, CANCELLATIONS, _PARENT_CLOSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,10 @@ class ChildHandle(Generic[O]):
     def __repr__(self) -> str:
         return f"ChildHandle({self.workflow_id!r})"
 
+    def __hash__(self) -> int:
+        # By its place in the run, not by its address: sets are walked in the same order in every replay.
+        return hash(self._future)
+
     def __await__(self) -> Generator[Any, None, O]:
         return self._future.__await__()
 
@@ -106,8 +126,22 @@ class ChildHandle(Generic[O]):
         """Return whether the child's end is known here."""
         return self._future.done()
 
+    def add_done_callback(self, callback: Callable[["asyncio.Future[O]"], object]) -> None:
+        """Call back when the child's end is known; `asyncio.wait` needs it."""
+        self._future.add_done_callback(callback)
+
+    def remove_done_callback(self, callback: Callable[["asyncio.Future[O]"], object]) -> int:
+        """Take callbacks out again, and return how many there were."""
+        return self._future.remove_done_callback(callback)
+
     def cancel(self, reason: str = "") -> None:
-        """Ask the child to end; who awaits it learns how it did. Nothing if its end is known."""
+        """Ask the child to end; who awaits it learns how it did. Nothing if its end is known.
+
+        Raises:
+            InvalidArgumentError: The reason is not a `str`. Nothing is asked.
+        """
+        if not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all code is checked
+            raise InvalidArgumentError("reason", f"must be a str, got {type(reason).__name__}")
         self._runtime.cancel_child(self.workflow_id, reason)
 
     @overload

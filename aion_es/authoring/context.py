@@ -6,13 +6,13 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Literal, NoReturn, TypeVar, overload
+from typing import Any, Final, Literal, NoReturn, TypeVar, overload
 
 from typing_extensions import Unpack
 
 from aion_es.authoring import combinators
 from aion_es.authoring.channels import Query, Readable, Signal
-from aion_es.authoring.children import ChildHandle, ChildOptions, ChildRequest
+from aion_es.authoring.children import ChildHandle, ChildOptions, ChildRequest, check_options
 from aion_es.authoring.definitions import (
     ActivityOptions,
     activity_definition,
@@ -28,6 +28,9 @@ I = TypeVar("I")  # noqa: E741 - the field's letter for an input
 O = TypeVar("O")  # noqa: E741 - and for an output
 T = TypeVar("T")
 A = TypeVar("A")
+
+WAITS_FOR_CLEAN_UP: Final = "aion: with_timeout waits for clean-up"
+"""Patch of runs whose `with_timeout` waits until what it cancels has ended; there are older ones."""
 
 
 class Context:
@@ -203,7 +206,8 @@ class Context:
         Raises:
             WorkflowTypeNotFoundError: No version of the type is known to this engine. Nothing is started.
             ChildAlreadyStartedError: This run has, or had, a child with that id. Nothing is started.
-            PayloadError, DefinitionError: The input does not fit, or it is no workflow. Nothing is started.
+            PayloadError: The input does not fit. Nothing is started.
+            DefinitionError: It is no workflow, or an option is wrong. Nothing is started.
         """
         if isinstance(workflow, str):
             kind, queue = workflow, DEFAULT_TASK_QUEUE
@@ -214,6 +218,8 @@ class Context:
             kind, queue = definition.type, definition.task_queue
             payload = definition.signature.write_input(input)
             read = definition.signature.read_result
+        if options:
+            check_options(kind, options)
         request = ChildRequest(
             kind,
             payload,
@@ -269,19 +275,29 @@ class Context:
         """Arm a named durable timer and return its future; cancelling the future cancels the timer.
 
         Raises:
-            TimerAlreadyStartedError: A live timer of this run has that name.
+            TimerAlreadyStartedError: A live timer of this run has that name. (Sleeps and timeouts are numbered.)
+            InvalidArgumentError: `delay` is no `timedelta`, or past every calendar. Nothing is armed.
         """
         return self._runtime.start_timer(TimerId(name), delay)
 
     async def with_timeout(self, operation: Awaitable[T], limit: timedelta) -> T:
-        """Await `operation`, but no longer than `limit`; what decided is recorded.
+        """Await `operation`, but no longer than `limit`; what decided is recorded, if it was not decided at once.
+
+        An operation that is cancelled, by the limit or with this await, is awaited to the end of its clean-up.
 
         Raises:
-            TimeoutError: The limit came first; the operation was cancelled.
+            TimeoutError: The limit came first, and the operation has ended by now; its cause is what the
+                clean-up raised.
+            InvalidArgumentError: `limit` is no `timedelta`, or past every calendar. The operation is not begun.
         """
         name = TimerId(f"with_timeout-{self._with_timeouts}")
         self._with_timeouts += 1
-        timer = self._runtime.start_timer(name, limit)
+        try:
+            timer = self._runtime.start_timer(name, limit)
+        except InvalidArgumentError:
+            if asyncio.iscoroutine(operation):
+                operation.close()
+            raise
         work = asyncio.ensure_future(operation)
         try:
             waiting: set[asyncio.Future[Any]] = {work, timer}
@@ -289,14 +305,20 @@ class Context:
         except asyncio.CancelledError:
             work.cancel()
             timer.cancel()
+            await self._end_of(work)
             raise
         if work.done():
-            timer.cancel()
             self._runtime.complete_with_timeout(name, operation_completed=True)
             return work.result()
         self._runtime.complete_with_timeout(name, operation_completed=False)
         work.cancel()
-        raise TimeoutError(f"not within {limit}")
+        await self._end_of(work)
+        failed = None if not work.done() or work.cancelled() else work.exception()
+        raise TimeoutError(f"not within {limit}") from failed
+
+    async def _end_of(self, cancelled: "asyncio.Future[Any]") -> None:
+        if not cancelled.done() and self._runtime.patched(WAITS_FOR_CLEAN_UP):
+            await asyncio.gather(cancelled, return_exceptions=True)
 
     # ---------------------------------------------------------------------------- signals
 
@@ -407,8 +429,9 @@ class Context:
             input: Of the new run; of this workflow's own input type.
 
         Raises:
-            PendingWorkError: Activities or children are pending; await or cancel them first. Nothing is
-                recorded, and the run goes on.
+            PendingWorkError: Activities or children are pending, perhaps cancelled ones; await their ends first. What
+                has `cancellation="wait"` is awaited to its end where it is cancelled. Nothing is recorded, and
+                the run goes on.
             PayloadError: The input is not of the declared type. Nothing is recorded, and the run goes on.
         """
         self._runtime.continue_as_new(input)
@@ -443,6 +466,8 @@ class Context:
 
         Raises:
             PayloadError: The value is not of `type`, or cannot be written as JSON.
+            Exception: What `make` raised. That is recorded too: replay raises it again, made of its arguments; one
+                that cannot be made so, or whose class is local to a function, as the nearest base that can.
         """
         what = "value of a side effect"
         payload = self._runtime.side_effect(

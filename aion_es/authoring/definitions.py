@@ -6,20 +6,39 @@ in a unit test. A function that cannot be run durably is refused where it is def
 
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, get_type_hints, overload
+from types import SimpleNamespace
+from typing import (
+    Any,
+    Final,
+    Literal,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    overload,
+)
 
-from aion_es.errors import DefinitionError
+from typing_extensions import is_protocol
+
+from aion_es.authoring.options import check_activity_options, check_task_queue
+from aion_es.errors import DefinitionError, PayloadError
 from aion_es.events.values import ActivityTimeouts, RetryPolicy
 from aion_es.ids import DEFAULT_TASK_QUEUE
 from aion_es.payload import NOTHING, Payload, decoder, encoder, inline
 
+if sys.version_info >= (3, 14):
+    import annotationlib
+
 Executor: TypeAlias = Literal["async", "thread", "process"]
 Cancellation: TypeAlias = Literal["try_cancel", "wait", "abandon"]
 """What cancelling an activity's await does: ask and go on, ask and wait for its end, or just go on."""
+CANCELLATIONS: Final[tuple[str, ...]] = get_args(Cancellation)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +68,9 @@ class ActivityOptions(TypedDict, total=False):
     cancellation: Cancellation
 
 
+_OPTIONS: Final = tuple(ActivityOptions.__annotations__)
+
+
 @dataclass(frozen=True)
 class ActivitySettings:
     """Activity options, complete: the recorded ones and the one that only the code needs."""
@@ -75,12 +97,11 @@ class ActivitySettings:
         """Return these settings with `options` on top.
 
         Raises:
-            DefinitionError: A bound is not positive, or not a `timedelta`.
+            DefinitionError: There is no such option, or it cannot have this value.
         """
         if not options:
             return self
-        for name in ("start_to_close", "schedule_to_close", "schedule_to_start", "heartbeat"):
-            _require_positive(where, name, options.get(name))
+        check_activity_options(where, options, _OPTIONS, CANCELLATIONS)
         return ActivitySettings(
             retry=options.get("retry", self.retry),
             timeouts=ActivityTimeouts(
@@ -94,18 +115,6 @@ class ActivitySettings:
         )
 
 
-def _require_positive(where: str, name: str, bound: object) -> None:
-    if bound is None:
-        return
-    if not isinstance(bound, timedelta):
-        raise DefinitionError(
-            where,
-            f"{name} must be a timedelta, got {type(bound).__name__}; use timedelta(seconds=…)",
-        )
-    if bound <= timedelta(0):
-        raise DefinitionError(where, f"{name} must be positive, got {bound}")
-
-
 @dataclass(frozen=True)
 class _Signature:
     """How a function takes its input and what its annotations say; resolved when first needed."""
@@ -113,6 +122,8 @@ class _Signature:
     function: Callable[..., Any]
     where: str
     input_name: str | None
+    input_default: object = None
+    """What an input that is left out is. Nobody can tell that from `None`, which is the default of defaults."""
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -155,15 +166,36 @@ class _Signature:
     def _decode_result(self) -> Callable[[Any, str], Any]:
         return decoder(self.result_type)
 
+    @cached_property
+    def _takes_none(self) -> bool:
+        try:
+            self._encode_input(None, f"input of {self.where}")
+        except PayloadError:
+            return False
+        return True
+
     def write_input(self, value: object) -> Payload:
-        """Return the payload of an input.
+        """Return the payload of an input; of its default, if it is left out.
 
         Raises:
             PayloadError: It is not of the declared type, or there is none to take.
+            DefinitionError: It may be left out and it may be `None`, which mean different things.
         """
-        if self.input_name is None and value is None:
-            return NOTHING
+        if value is None:
+            if self.input_name is None:
+                return NOTHING
+            if self.input_default is not None:
+                value = self._left_out()
         return inline(self._encode_input(value, f"input of {self.where}"))
+
+    def _left_out(self) -> object:
+        if self._takes_none:
+            raise DefinitionError(
+                self.where,
+                f"parameter {self.input_name!r} has a default and may be None too: None cannot be told from an input "
+                "that is left out; make None the default, or let the type not take it",
+            )
+        return self.input_default
 
     def read_input(self, payload: Payload) -> Any:
         """Return the input that was recorded.
@@ -256,14 +288,16 @@ def workflow(
         if not inspect.iscoroutinefunction(target):
             raise DefinitionError(where, "a workflow is an `async def` function")
         _require_label(where, version)
+        check_task_queue(where, task_queue)
         parameters = _positional(where, target)
+        _require_context_first(where, target, parameters)
         if not 1 <= len(parameters) <= 2:
             raise DefinitionError(
                 where,
                 f"a workflow takes (ctx) or (ctx, input), this one takes {len(parameters)} parameters; "
                 "put several values into one model or dataclass",
             )
-        signature = _Signature(target, where, parameters[1] if len(parameters) == 2 else None)
+        signature = _signature(target, where, parameters[1:])
         definition = WorkflowDefinition(
             target, _name(where, name, target), version, task_queue, signature
         )
@@ -287,6 +321,8 @@ def define_activity(
         raise DefinitionError(
             where, "a generator cannot be an activity; return a list, or heartbeat progress"
         )
+    if executor not in {None, "thread", "process"}:
+        raise DefinitionError(where, f"executor must be 'thread' or 'process', got {executor!r}")
     if is_async and executor is not None:
         raise DefinitionError(
             where, f"executor={executor!r} is for `def` functions; an `async def` runs on the loop"
@@ -299,7 +335,7 @@ def define_activity(
             "put several values into one model or dataclass",
         )
     kind: Executor = "async" if is_async else (executor or "thread")
-    signature = _Signature(function, where, parameters[0] if parameters else None)
+    signature = _signature(function, where, parameters)
     settings = ActivitySettings().merged(options, where)
     setattr(
         function,
@@ -354,18 +390,64 @@ def _name(where: str, name: str | None, function: Any) -> str:
     return chosen
 
 
-def _positional(where: str, function: Any) -> list[str]:
+def _signature(function: Any, where: str, inputs: list[inspect.Parameter]) -> _Signature:
+    if not inputs:
+        return _Signature(function, where, None)
+    (parameter,) = inputs
+    default = None if parameter.default is parameter.empty else parameter.default
+    return _Signature(function, where, parameter.name, default)
+
+
+def _positional(where: str, function: Any) -> list[inspect.Parameter]:
     if not inspect.isfunction(function):
         raise DefinitionError(
             where,
             "only plain functions can be decorated, not methods of instances, classes or lambdas' wrappers",
         )
-    names: list[str] = []
-    for parameter in inspect.signature(function).parameters.values():
+    if sys.version_info >= (3, 14):
+        signature = inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    else:
+        signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    scope = function.__qualname__.rpartition(".")[0]
+    if parameters and parameters[0].name in {"self", "cls"} and scope[-1:] not in {"", ">"}:
+        raise DefinitionError(
+            where,
+            "a method cannot be decorated, because its object is not recorded; "
+            "use a function, at module level or as a @staticmethod",
+        )
+    for parameter in parameters:
         if parameter.kind not in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}:
             raise DefinitionError(
                 where,
                 f"parameter {parameter.name!r}: *args, **kwargs and keyword-only parameters have no place in the history",
             )
-        names.append(parameter.name)
-    return names
+    return parameters
+
+
+def _require_context_first(
+    where: str, function: Any, parameters: Sequence[inspect.Parameter]
+) -> None:
+    if any(_annotates_context(function, parameter) for parameter in parameters[1:]):
+        raise DefinitionError(where, "the context is the first parameter: (ctx) or (ctx, input)")
+    if parameters and _annotates_context(function, parameters[0]) is False:
+        raise DefinitionError(
+            where,
+            f"its first parameter is given the context, and must be annotated as Context: "
+            f"not {str(parameters[0])!r}, but '{parameters[0].name}: Context'",
+        )
+
+
+def _annotates_context(function: Any, parameter: inspect.Parameter) -> bool | None:
+    """Return whether a parameter is annotated as the context; `None` where that cannot be told."""
+    from aion_es.authoring.context import Context  # which is made of definitions
+
+    lone = SimpleNamespace(__annotations__={"it": parameter.annotation})
+    try:
+        annotation = get_type_hints(lone, function.__globals__)["it"]
+    except Exception:  # noqa: BLE001 - whatever an annotation does: it is looked at when it is needed
+        return None
+    says_something = isinstance(annotation, type) and not is_protocol(annotation)
+    if not says_something or annotation in {parameter.empty, object, Any}:
+        return None
+    return issubclass(annotation, Context)

@@ -95,7 +95,10 @@ class WorkflowRuntime(Protocol):
         ...
 
     def complete_with_timeout(self, timer_id: TimerId, operation_completed: bool) -> None:
-        """Command that the outcome of a `with_timeout` be recorded."""
+        """Command that the outcome of a `with_timeout` be recorded, and its timer cancelled if it is live.
+
+        If the timer was armed in this very step, neither it nor the outcome comes into the history.
+        """
         ...
 
     def answer(self, query: Query[Any, Any], handler: Callable[..., Any]) -> None:

@@ -2,17 +2,30 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pytest
 from pydantic import BaseModel
 
-from aion_es import Context, Engine, NonRetryableError, Signal, activity, workflow
+from aion_es import (
+    Context,
+    Engine,
+    NonRetryableError,
+    Query,
+    RetryPolicy,
+    Signal,
+    activity,
+    workflow,
+)
+from aion_es.aggregates import Workflow
 from aion_es.errors import (
     AionError,
     AttributeTypeError,
     DefinitionError,
+    InvalidArgumentError,
     InvalidIdError,
     PayloadError,
     PayloadTooLargeError,
@@ -28,8 +41,9 @@ from aion_es.errors import (
     WorkflowTypeNotFoundError,
 )
 from aion_es.events.attributes import SearchAttribute
+from aion_es.events.workflow import WorkflowStarted
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, kinds, stored
+from tests.e2e.scenario import SOON, kinds, stored, until
 
 number = Signal("number", int)
 age = SearchAttribute("age", int)
@@ -228,9 +242,33 @@ async def generator(ctx: Context) -> Any:
     yield 1
 
 
+async def context_second(number: int, ctx: Context) -> None: ...
+
+
+async def context_is_a_number(ctx: int) -> None: ...
+
+
+async def context_is_text(ctx: "Order", order: "NotYetThere") -> None: ...  # type: ignore[name-defined]  # noqa: F821 - that is the point
+
+
+class Shop:
+    async def method(self, ctx: Context) -> None: ...
+
+    def pack(self) -> None: ...
+
+    @staticmethod
+    @workflow
+    async def static(ctx: Context) -> str:
+        return "packed"
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
+        (context_second, r"the context is the first parameter: \(ctx\) or \(ctx, input\)"),
+        (context_is_a_number, "not 'ctx: int', but 'ctx: Context'"),
+        (context_is_text, "but 'ctx: Context'"),
+        (Shop.method, "a method cannot be decorated, because its object is not recorded"),
         (not_async, "a workflow is an `async def` function"),
         (no_parameter, r"a workflow takes \(ctx\) or \(ctx, input\), this one takes 0"),
         (three_parameters, "this one takes 3 parameters; put several values into one model"),
@@ -261,6 +299,7 @@ def yields() -> Any:
     [
         (two_parameters, "this one takes 2 parameters"),
         (yields, "a generator cannot be an activity"),
+        (Shop.pack, "a method cannot be decorated, because its object is not recorded"),
         (Order, "only plain functions"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -270,6 +309,109 @@ def test_a_function_that_cannot_be_an_activity_is_refused_at_its_decoration(
 ) -> None:
     with pytest.raises(DefinitionError, match=reason):
         activity(function)
+
+
+class ContextOfATest(Context):
+    """Something that a unit test of the user's gives instead."""
+
+
+class LooksLikeAContext(Protocol):
+    async def sleep(self, delay: float) -> None: ...
+
+
+async def annotates_nothing(ctx: Any, order: Order) -> None: ...
+
+
+async def annotates_a_subclass(ctx: ContextOfATest) -> None: ...
+
+
+async def annotates_a_protocol(ctx: LooksLikeAContext) -> None: ...
+
+
+async def annotates_what_is_not_there(ctx: "Elsewhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821 - see above
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        annotates_nothing,
+        annotates_a_subclass,
+        annotates_a_protocol,
+        annotates_what_is_not_there,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_what_may_be_the_context_is_taken_at_the_decoration(function: Any) -> None:
+    assert workflow(function) is function
+
+
+async def test_a_static_method_may_be_a_workflow(open_engine: EngineOpener) -> None:
+    async with open_engine([Shop.static]) as engine:
+        assert await (await engine.start(Shop.static)).result(timeout=SOON) == "packed"
+
+
+def test_a_channel_takes_a_type_and_no_handler() -> None:
+    with pytest.raises(DefinitionError, match=r"query 'phase': takes the type of its answer") as q:
+        Query("phase", cast("Any", lambda: 1))
+    assert "what handles it is given to ctx.answer(query, handler)" in q.value.reason
+    with pytest.raises(DefinitionError, match=r"given to ctx\.on_signal\(signal, handler\)"):
+        Signal("approval", cast("Any", print))
+
+
+# ----------------------------------------------------------------------------- inputs left out
+
+
+@activity
+async def counts_from(first: int = 3) -> int:
+    return first
+
+
+@workflow
+async def goes_on_from(ctx: Context, first: int = 40) -> int:
+    if first == 41:
+        ctx.continue_as_new()
+    return first + await ctx.run(counts_from)
+
+
+@workflow
+async def may_be_none(ctx: Context, first: int | None = None) -> str:
+    return repr(first)
+
+
+@workflow
+async def means_two_things(ctx: Context, first: int | None = 3) -> str:
+    return repr(first)
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded", "result"), [((), 40, 43), ((5,), 5, 8), ((41,), 40, 43)], ids=str
+)
+async def test_an_input_that_is_left_out_is_its_default_and_recorded(
+    open_engine: EngineOpener, given: tuple[int, ...], recorded: int, result: int
+) -> None:
+    async with open_engine([goes_on_from], [counts_from]) as engine:
+        handle = await engine.start(goes_on_from, *given)
+        first = (await handle.history())[0].event
+        assert isinstance(first, WorkflowStarted)
+        assert first.input.data == recorded
+        assert await handle.result(timeout=SOON) == result
+
+
+async def test_an_input_that_is_left_out_is_none_where_that_is_its_default(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine([may_be_none]) as engine:
+        assert await (await engine.start(may_be_none)).result(timeout=SOON) == "None"
+
+
+async def test_an_input_that_cannot_be_told_from_one_that_is_left_out_is_refused(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine([means_two_things]) as engine:
+        with pytest.raises(DefinitionError, match="has a default and may be None too"):
+            await engine.start(means_two_things)
+        assert await stored(engine) == 0
+        assert await (await engine.start(means_two_things, 7)).result(timeout=SOON) == "7"
 
 
 def test_functions_that_are_not_decorated_cannot_be_registered() -> None:
@@ -285,6 +427,156 @@ def test_two_functions_cannot_share_a_type_and_a_version() -> None:
 
     with pytest.raises(DefinitionError, match="already registered as version '1' of 'quick'"):
         Engine.open("memory://", workflows=[quick, impostor])
+
+
+# --------------------------------------------------------------------------------------- options
+
+BAD_ACTIVITY_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"nonsense": 1}, "there is no option 'nonsense'; the options are retry, start_to_close"),
+    ({"retry": {"max_attempts": 3}}, "retry must be a RetryPolicy, got dict"),
+    ({"retry": None}, "retry must be a RetryPolicy, got NoneType"),
+    ({"retry": RetryPolicy(max_interval=timedelta.max)}, "max_interval must be at most"),
+    ({"start_to_close": 5}, "start_to_close must be a timedelta, got int"),
+    ({"heartbeat": timedelta(0)}, "heartbeat must be positive"),
+    ({"schedule_to_close": timedelta.max}, "schedule_to_close must be at most 365000 days"),
+    ({"task_queue": 7}, "task_queue 7 must be a str, not int"),
+    ({"task_queue": ""}, "task_queue '' must not be empty"),
+    ({"cancellation": "WAIT"}, "one of 'try_cancel', 'wait', 'abandon', got 'WAIT'"),
+]
+BAD_CHILD_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"nonsense": 1}, "there is no option 'nonsense'; the options are id, parent_close"),
+    ({"parent_close": "detach"}, "one of 'cancel', 'terminate', 'abandon', got 'detach'"),
+    ({"cancellation": "nope"}, "one of 'try_cancel', 'wait', 'abandon', got 'nope'"),
+    ({"task_queue": 7}, "task_queue 7 must be a str, not int"),
+    ({"attributes": 5}, "attributes must be a dict, got int"),
+]
+
+
+def option(value: Any) -> str:
+    """Return the id of a case."""
+    return ", ".join(map("{0[0]}={0[1]}".format, value.items())) if isinstance(value, dict) else ""
+
+
+@pytest.mark.parametrize(("options", "reason"), BAD_ACTIVITY_OPTIONS, ids=option)
+def test_an_option_that_no_activity_can_have_is_refused_at_its_decoration(
+    options: Any, reason: str
+) -> None:
+    async def charge() -> None: ...
+
+    with pytest.raises(DefinitionError, match=reason) as caught:
+        activity(**options)(charge)
+    assert "'test_an_option" in caught.value.function
+    assert "charge" in caught.value.function
+
+
+@pytest.mark.parametrize(("options", "reason"), BAD_ACTIVITY_OPTIONS, ids=option)
+async def test_an_option_that_no_activity_can_have_is_refused_at_the_call(
+    options: Any, reason: str
+) -> None:
+    await told_to_the_code(lambda ctx: ctx.run(takes_order, Order(id="1"), **options), reason)
+
+
+@pytest.mark.parametrize(("options", "reason"), BAD_CHILD_OPTIONS, ids=option)
+async def test_an_option_that_no_child_can_have_is_refused_at_the_call(
+    options: Any, reason: str
+) -> None:
+    await told_to_the_code(lambda ctx: ctx.spawn(quick, **options), reason)
+
+
+async def told_to_the_code(ask: Callable[[Context], Any], reason: str) -> None:
+    """Check that `ask` raises in the code, in a later step than the first, and records nothing."""
+    refusals: list[str] = []
+
+    @workflow
+    async def asks(ctx: Context) -> None:
+        await ctx.run(opaque_nothing)
+        try:
+            ask(ctx)
+        except DefinitionError as error:
+            refusals.append(str(error))
+
+    async with Engine.open(
+        "memory://", workflows=[asks, quick], activities=[opaque_nothing, takes_order]
+    ) as engine:
+        handle = await engine.start(asks)
+        await handle.result(timeout=SOON)
+        assert reason in refusals[0]
+        assert (await kinds(handle))[-2:] == ["ActivityCompleted", "WorkflowCompleted"]
+
+
+@activity
+async def opaque_nothing() -> None: ...
+
+
+def test_an_executor_that_there_is_not_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="executor must be 'thread' or 'process', got 'gpu'"):
+        activity(executor=cast("Any", "gpu"))(two_parameters)
+
+
+def test_a_workflows_task_queue_without_form_is_refused() -> None:
+    async def packs(ctx: Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match="task_queue 7 must be a str"):
+        workflow(task_queue=cast("Any", 7))(packs)
+
+
+async def test_a_childs_cancel_takes_a_text_as_its_reason() -> None:
+    @workflow
+    async def cancels(ctx: Context) -> str:
+        child = ctx.spawn(takes, Order(id="1"))
+        await ctx.run(opaque_nothing)
+        try:
+            child.cancel(cast("Any", ValueError("late")))
+        except InvalidArgumentError as error:
+            return str(error)
+        return "taken"
+
+    async with Engine.open(
+        "memory://", workflows=[cancels, takes], activities=[opaque_nothing]
+    ) as engine:
+        handle = await engine.start(cancels)
+        assert await handle.result(timeout=SOON) == "reason: must be a str, got ValueError"
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in the first step", "in a later one"])
+async def test_a_command_that_cannot_be_recorded_makes_the_run_stuck_with_its_reason(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    async def quick_activity(order: Order) -> int:
+        return 1
+
+    schedules = activity(quick_activity)
+
+    @workflow
+    async def sleeps(ctx: Context) -> str:
+        if not at_once:
+            await ctx.receive(number)
+        waits = ctx.run(schedules, Order(id="1"))
+        await ctx.start_timer("late", timedelta(microseconds=1))
+        return f"slept {await waits}"
+
+    with monkeypatch.context() as broken:
+        # What an option that slipped through every check would do.
+        broken.setattr(Workflow, "start_timer", raises_a_key_error)
+        async with open_engine([sleeps], [schedules]) as engine:
+            handle = await engine.start(sleeps, id="w")
+            if not at_once:
+                await handle.signal(number, 1)
+            await until(lambda: is_stuck(engine))
+            before = ["WorkflowStarted"] if at_once else ["WorkflowStarted", "SignalReceived"]
+            assert await kinds(handle) == before
+    async with open_engine([sleeps], [schedules]) as engine:
+        assert await engine.handle("w").result(timeout=SOON) == "slept 1"
+
+
+def raises_a_key_error(*_args: object, **_options: object) -> None:
+    raise KeyError("unheard of")
+
+
+async def is_stuck(engine: Engine) -> bool:
+    """Return whether 'w' says why it cannot go on."""
+    reason = (await engine.handle("w").describe()).stuck_reason
+    return reason == "KeyError: 'unheard of'"
 
 
 # ---------------------------------------------------------------------------- values going in
