@@ -12,7 +12,7 @@ from aion_es.authoring.context import Context
 from aion_es.authoring.definitions import workflow
 from aion_es.authoring.runtime import WorkflowInfo
 from aion_es.client import WorkflowDescription, WorkflowHandle
-from aion_es.engine.core import EngineOptions
+from aion_es.engine.options import EngineOptions
 from aion_es.engine.queues import QueueOptions
 from aion_es.errors import (
     ActivityError,

@@ -15,14 +15,15 @@ from aion_es.batch import Batches
 from aion_es.client import WorkflowClient
 from aion_es.clock import SleepingClock, SystemClock
 from aion_es.collector import relax_collector, restore_collector
-from aion_es.engine.core import EngineCore, EngineOptions
-from aion_es.engine.execution import Surroundings
+from aion_es.engine.core import EngineCore
 from aion_es.engine.follower import Follower
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.live_catalog import CatalogTies, LiveCatalog
+from aion_es.engine.options import EngineOptions
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
 from aion_es.engine.supervision import Supervision
+from aion_es.engine.surroundings import Surroundings
 from aion_es.engine.termination import EXIT_STATUS, Termination
 from aion_es.engine.watchdog import Watchdog
 from aion_es.errors import StoreError, VersionNotLoadedError, WaitTimeoutError
@@ -191,11 +192,11 @@ class Engine(WorkflowClient):
         """Return how the engine stands: what a readiness probe asks. Answers within two seconds, and never raises."""
         from aion_es.engine.health import health_of
 
-        return await health_of(self.store, self.projections, self.registry, self._recovery.done)
+        return await health_of(self.store, self.projections, self.supervision, self._recovery.done)
 
     @property
     def orphaned(self) -> tuple[VersionNotLoadedError, ...]:
-        """Versions that open runs were pinned to at the start and that are still not loaded here."""
+        """Versions that open runs need and that are not loaded here, as of the opening or the end of another engine."""
         return self._orphans.current
 
     async def wait_recovered(self, timeout: timedelta | None = None) -> None:
@@ -250,8 +251,9 @@ class OpeningEngine:
             self._stack.callback(self._termination.close)
         try:
             return await self._open()
-        except BaseException:
+        except BaseException as error:
             await self._stack.aclose()
+            self._end_program(error)
             raise
 
     async def _open(self) -> Engine:
@@ -306,7 +308,6 @@ class OpeningEngine:
                 VersionUse(store, runner, index).of,
             )
         )
-        end = await store.end_position()
 
         await self._group.__aenter__()
         core = self._core = EngineCore(
@@ -330,8 +331,9 @@ class OpeningEngine:
         follower = Follower(store, core, core.registry, prefix)
         core.on_stuck = _StuckRecorder(read_model, self._group)
         workers = Workers(read_model, SystemClock())
-        core.effects.activities.others = await workers.announce(core.worker)
-        self._stack.push_async_callback(_left, workers, core.worker)
+        gone = await self._announced(workers, core)
+        # Read after that: recovery then covers whatever those who were gone by then have recorded.
+        end = await store.end_position()
         heartbeats = core.heartbeats.rows = ActivityHeartbeats(read_model, SystemClock())
         orphans = Orphans(read_model, runner, index, self._catalog)
         scheduling = self._scheduling = Scheduling(
@@ -370,7 +372,7 @@ class OpeningEngine:
             scheduling.run(end),
             self._catalog.follow(),
             self._metered(core, store, follower, orphans, scheduling, recovery),
-            _stay_announced(workers, core, recovery),
+            _stay_announced(workers, core, recovery, gone),
             _swept(heartbeats, recovery),
         ):
             self._background.append(self._group.create_task(job))
@@ -388,6 +390,13 @@ class OpeningEngine:
             orphans,
             scheduling,
         )
+
+    async def _announced(self, workers: "Workers", core: EngineCore) -> frozenset[str]:
+        """Be alive for the other engines until the engine is left; return those that are gone."""
+        others = await workers.announce(core.worker)
+        core.effects.activities.others = others.alive
+        self._stack.push_async_callback(_left, workers, core.worker)
+        return others.gone
 
     def _metered(
         self,
@@ -435,6 +444,7 @@ class OpeningEngine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._termination.is_leaving = True
         try:
             await self._leave(error)
         except asyncio.CancelledError:
@@ -442,7 +452,12 @@ class OpeningEngine:
                 raise
         finally:
             await self._stack.aclose()
-        if self._termination.has_come and isinstance(error, asyncio.CancelledError):
+        self._end_program(error)
+        await self._termination.others_left()
+
+    def _end_program(self, error: BaseException | None) -> None:
+        """Raise `SystemExit` after a SIGTERM if this engine is the last to leave: an earlier one would cut the others."""
+        if self._termination.ends_program and isinstance(error, asyncio.CancelledError):
             raise SystemExit(EXIT_STATUS) from None
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -459,19 +474,30 @@ class OpeningEngine:
             await self._group.__aexit__(None, None, None)
 
 
-async def _stay_announced(workers: "Workers", core: EngineCore, recovery: "Recovery") -> None:
-    """Say for as long as the engine is open that it is alive, hear who else is, and take over from who is not."""
+async def _stay_announced(
+    workers: "Workers", core: EngineCore, recovery: "Recovery", known: frozenset[str]
+) -> None:
+    """Say for as long as the engine is open that it is alive, hear who else is, and take over from who is not.
+
+    Args:
+        workers: Where that is said.
+        core: Whose engine.
+        recovery: Takes over.
+        known: Who is known to be gone, and is seen to already.
+    """
     from aion_es.projections.workers import HEARTBEAT
 
     activities = core.effects.activities
     while True:
         await asyncio.sleep(HEARTBEAT.total_seconds())
         try:
-            before, activities.others = activities.others, await workers.announce(core.worker)
+            others = await workers.announce(core.worker)
         except StoreError as error:
             _LOG.warning("the other engines on this read model are not known: %s", error)
             continue
-        gone = before - activities.others
+        # One may have come and gone without ever being seen alive here.
+        gone = (activities.others - others.alive) | (others.gone - known)
+        activities.others, known = others.alive, others.gone
         if gone:
             _LOG.info("taking over from engines that are gone: %s", ", ".join(sorted(gone)))
             core.spawn(recovery.take_over())

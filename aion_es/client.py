@@ -25,6 +25,7 @@ from aion_es.engine.registry import Completion
 from aion_es.engine.requests import Committed
 from aion_es.errors import (
     InvalidArgumentError,
+    QueryFailedError,
     WaitTimeoutError,
     WorkflowCancelledError,
     WorkflowFailedError,
@@ -241,9 +242,14 @@ class WorkflowHandle(Generic[O]):
             WorkflowNotFoundError: No such workflow.
         """
         copied = query.copy_argument(argument)
-        return await self._client.gateway.ask(
-            self.workflow_id, self._pinned, lambda execution: execution.query(query.name, copied)
-        )
+        try:
+            return await self._client.gateway.ask(
+                self.workflow_id, self._pinned, lambda code: code.query(query.name, copied)
+            )
+        except QueryFailedError as error:
+            if error.name:
+                raise
+            raise QueryFailedError(query.name, error.reason) from error.__cause__
 
     async def cancel(self, reason: str = "") -> None:
         """Ask the run to end. Its code sees `asyncio.CancelledError` at its await, and may clean up first.

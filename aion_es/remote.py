@@ -13,8 +13,8 @@ from aion_es.client import WorkflowClient
 from aion_es.clock import Clock, SystemClock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.direct import DirectGateway
-from aion_es.engine.execution import Surroundings
 from aion_es.engine.limits import max_payload_bytes
+from aion_es.engine.surroundings import Surroundings
 from aion_es.errors import RunNotFoundError, WorkflowNotFoundError
 from aion_es.events.attributes import SearchAttribute
 from aion_es.ids import (

@@ -113,6 +113,11 @@ def current(span: Span) -> AbstractContextManager[Span]:
     return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
+def make_current(span: Span) -> None:
+    """Make `span` the present one for good, in the context variables that this is called in."""
+    attach(trace.set_span_in_context(span, Context()))
+
+
 def begin_call(name: str, attributes: Attributes) -> Span:
     """Begin the span of a call to something outside; it is nobody's parent. `end_call` ends it."""
     return _TRACER.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)

@@ -13,8 +13,9 @@ from aion_es.aggregates.workflow import Workflow
 from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.definitions import workflow_definition
 from aion_es.collector import paused_collector
-from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.execution import CodeExecution
 from aion_es.engine.replay import replay
+from aion_es.engine.surroundings import Surroundings
 from aion_es.events.codec import decode_history
 from aion_es.ids import ActivityId, RunId, UUIDv7Source
 from aion_es.payload import Payload

@@ -131,7 +131,9 @@ class ActivityEffects:
         """Go on with what a pause, or the run's end, held up."""
         for key, activity in _pending(state):
             self._arm_timeouts(key, activity)
-            if activity.phase == "backoff":
+            if activity.cancel_requested:
+                self.cancel_requested(state, key.activity_id)
+            elif activity.phase == "backoff":
                 self._arm_retry(key, activity)
             else:
                 self._dispatch(state, key, activity)

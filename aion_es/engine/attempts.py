@@ -70,6 +70,19 @@ class Attempt:
         if self.counts:
             self.outcome = outcome
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its task was told to end; if not, a `CancelledError` is its code's own."""
+        return self.task is not None and self.task.cancelling() > 0
+
+    @property
+    def is_thrown_away(self) -> bool:
+        """Whether its coroutine is closed from outside, because its loop has ended before it."""
+        try:
+            return asyncio.current_task() is not self.task
+        except RuntimeError:  # no loop runs any more
+            return True
+
     def is_awaited(self, activity: ActivityState, worker: str) -> bool:
         """Return whether `activity`, as the history has it now, waits for this attempt of `worker`."""
         if activity.phase == "started":

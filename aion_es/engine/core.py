@@ -3,9 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
 from aion_es.aggregates.aggregate import Pending
@@ -19,16 +17,20 @@ from aion_es.engine.commands import ScheduleActivity
 from aion_es.engine.couriers import Couriers
 from aion_es.engine.dispatcher import Dispatcher
 from aion_es.engine.effects import Effects
-from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.execution import CodeExecution
 from aion_es.engine.executors import Executors
 from aion_es.engine.heartbeats import AttemptKey, Heartbeats
 from aion_es.engine.limits import max_payload_bytes
+from aion_es.engine.options import EngineOptions
+from aion_es.engine.patience import UNREADABLE
 from aion_es.engine.process import RunProcess
-from aion_es.engine.queues import QueueOptions, TaskQueues
+from aion_es.engine.queues import TaskQueues
 from aion_es.engine.registry import Completion, Registry
 from aion_es.engine.relatives import Relatives
 from aion_es.engine.requests import Committed, Decide, QueryRequest, Request
-from aion_es.engine.supervision import RestartPolicy, Supervision
+from aion_es.engine.sandbox import guard_doors
+from aion_es.engine.supervision import UNREAD, Supervision
+from aion_es.engine.surroundings import Surroundings
 from aion_es.engine.timers import TimerService
 from aion_es.engine.tracing import Tracing
 from aion_es.errors import (
@@ -52,52 +54,8 @@ _LOG: Final = logging.getLogger("aion_es.engine")
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 """Seconds between tries to go on while the store is away."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How an engine runs.
-
-    Attributes:
-        max_resident: Runs kept in memory at once; the least recently used idle ones are suspended, and come
-            back by replay.
-        max_activities: Attempts that run at once; more wait, none is dropped.
-        queues: Bounds of single task queues, within those of the engine.
-        serves: Task queues whose runs this engine drives and whose activities it runs; others are left to
-            the engines that serve them. `None` for all.
-        start_to_close: Bound on activity attempts that set none of their own; `None` for no bound.
-        shutdown_grace: How long running activities may go on when the engine is left.
-        store_patience: How long a command is tried again while the store is away, before its caller is told.
-            Facts are tried for ever.
-        collector_threshold: While the engine is open, Python's cyclic garbage collector runs after so many
-            new objects instead of 700 (2,000 from Python 3.12 on): two fifths of the CPU time of
-            short workflows go into it otherwise. `None` leaves it alone.
-        max_concurrent_runs: By workflow type, how many of its runs may be under way at once in this engine. A
-            run is under way from its first step until it closes, also while it sleeps. More are recorded
-            when they are started, and take their first step when a place is free, first come first
-            served; what is sent to them meanwhile is recorded. Types that are not named have no limit.
-        restarts: What becomes of a run that an error of the engine or its surroundings stops.
-        max_step: A step of workflow code that takes longer is reported with its stack, and goes on; `None`
-            for no watch.
-        handle_signals: On SIGTERM leave the engine's block as Ctrl-C does: drain, then end the program with
-            status 143. Only in the main thread, and only if nothing else handles the signal.
-        record_payloads: Put inputs, results and signals' payloads on the spans of OpenTelemetry, the first 4,096
-            characters of each. They may hold what must not be seen there: off by default.
-    """
-
-    max_resident: int = 10_000
-    max_activities: int = 1_000
-    queues: Mapping[str, QueueOptions] = field(default_factory=dict[str, QueueOptions])
-    serves: frozenset[str] | None = None
-    start_to_close: timedelta | None = None
-    shutdown_grace: timedelta = timedelta(seconds=5)
-    store_patience: timedelta = timedelta(seconds=5)
-    collector_threshold: int | None = 50_000
-    max_concurrent_runs: Mapping[str, int] = field(default_factory=dict[str, int])
-    restarts: RestartPolicy = field(default_factory=RestartPolicy)
-    max_step: timedelta | None = timedelta(seconds=2)
-    handle_signals: bool = True
-    record_payloads: bool = False
+_LEAST_PATIENCE: Final = 1.0
+"""Seconds for which a turn that is under way is waited for at least when the engine is left."""
 
 
 class SharedAttributes(Protocol):
@@ -124,6 +82,8 @@ class EngineCore:
         options: EngineOptions,
         attributes: SharedAttributes | None = None,
     ) -> None:
+        if options.guard_doors:
+            guard_doors()
         self.repository = repository
         self.clock = clock
         self.surroundings = surroundings
@@ -175,6 +135,7 @@ class EngineCore:
         self._loop = asyncio.get_running_loop()
         self._patience = options.store_patience.total_seconds()
         self._busy = 0
+        self._turned = 0
         self._quiet = asyncio.Event()
         self._closing = False
         self._given_up = False
@@ -289,11 +250,21 @@ class EngineCore:
             return
         process = self._process(workflow_id)
         process.post(item)
-        self._hand_over(process)
+        self._hand_over(process, asks=isinstance(item, QueryRequest))
 
-    def _hand_over(self, process: RunProcess) -> None:
-        """See to it that what was posted is taken; a parked run tries again, for there is something new."""
-        if process.stuck_reason is not None and self.supervision.is_parked(process.workflow_id):
+    def _hand_over(self, process: RunProcess, *, asks: bool = False) -> None:
+        """See to it that what was posted is taken; a parked run may try again, for there is something new."""
+        put_off = process.put_off
+        if put_off is not None:
+            if not self.supervision.nudge(process.workflow_id):
+                process.refuse_all(put_off)  # facts stay
+                return
+            process.wake()
+        elif (
+            process.stuck_reason is not None
+            and self.supervision.is_parked(process.workflow_id)
+            and self.supervision.nudge(process.workflow_id, insists=asks)
+        ):
             process.wake()
         self.schedule(process)
 
@@ -334,14 +305,18 @@ class EngineCore:
         """See `Host`."""
         process.busy = False
         self._busy -= 1
+        self._turned += 1
         if process.has_work and not self._given_up:
             self.schedule(process)
+        elif process.put_off is not None:
+            pass  # kept as it is, with the facts in its mailbox
         elif not process.is_open:
             process.forget()
             self._processes.pop(process.workflow_id, None)
             self.dispatcher.release_claims(process.workflow_id)
             self.supervision.gone(process.workflow_id)
         elif self._options.serves is not None and not self._concerns(process):
+            self.supervision.recovered(process.workflow_id)  # its code is others' to run
             self._suspend(process)
         elif len(self._processes) > self._options.max_resident:
             self._evict()
@@ -366,13 +341,16 @@ class EngineCore:
             try:
                 await process.drive()
             except Exception as error:  # noqa: BLE001 - one run's trouble is not its siblings'
-                if isinstance(error, StoreError):
-                    _LOG.warning(
-                        "workflow %s: %s; again in %.2f s", process.workflow_id, error, delay
-                    )
-                else:
+                if isinstance(error, UNREADABLE):
+                    self._put_off(process, error)
+                    return
+                if not isinstance(error, StoreError):
                     _LOG.exception("workflow %s: the engine failed", process.workflow_id)
                     error = InternalError(f"{type(error).__name__}: {error}")
+                    if not process.refuse_all(error):  # it was no command that is gone now
+                        self._put_off(process, error)
+                        return
+                _LOG.warning("workflow %s: %s; again in %.2f s", process.workflow_id, error, delay)
                 waited = self._loop.time() - began
                 if not isinstance(error, StoreUnavailableError) or waited >= self._patience:
                     process.refuse_all(error)
@@ -381,6 +359,20 @@ class EngineCore:
                     return
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY)
+
+    def _put_off(self, process: RunProcess, error: Exception) -> None:
+        """Tell who waits that nothing can be done for this run, and leave it to the supervision when it is tried again.
+
+        To try at once, and for ever, would not make its stream readable, nor mend a mistake of ours.
+        """
+        process.refuse_all(error)
+        process.put_off = error
+        process.stuck_reason = str(error)
+        known = self.registry.newest(process.workflow_id)
+        if known is not None:
+            known.stuck = process.stuck_reason
+        workflow_type = UNREAD if known is None else known.workflow_type
+        self.supervision.failed(process.workflow_id, workflow_type, process.stuck_reason)
 
     async def stuck_reason(self, workflow_id: WorkflowId, run_id: RunId) -> str | None:
         """Return why a run's code cannot go on here, as far as this engine knows."""
@@ -410,7 +402,7 @@ class EngineCore:
     def _evict(self) -> None:
         """Suspend the least recently used process that is idle."""
         for process in self._processes.values():
-            if not process.busy:
+            if not process.busy and process.put_off is None:
                 self._suspend(process)
                 return
 
@@ -481,7 +473,7 @@ class EngineCore:
         self.dispatcher.release_claims(process.workflow_id)
         self.effects.loaded(process, reclaim=reclaim)
 
-    def stuck(self, process: RunProcess, error: Exception | None) -> None:
+    def stuck(self, process: RunProcess, error: BaseException | None) -> None:
         """See `Host`. What becomes of the run is the supervision's to say."""
         known = self.registry.newest(process.workflow_id)
         if known is not None:
@@ -506,13 +498,40 @@ class EngineCore:
         self._closing = True
         self.relatives.close()
         await self.dispatcher.drain(self._options.shutdown_grace)
-        while self._busy:
-            self._quiet.clear()
-            await self._quiet.wait()
+        if not await self._has_settled():
+            await self._abandon()
         for process in self._processes.values():
             process.refuse_all(EngineClosedError())
             process.forget()
         self._processes.clear()
+
+    async def _has_settled(self) -> bool:
+        """Wait for the turns that are under way; return False if none ends for longer than the store is waited for."""
+        while self._busy:
+            turned = self._turned
+            self._quiet.clear()
+            try:
+                async with asyncio.timeout(max(self._patience, _LEAST_PATIENCE)):
+                    await self._quiet.wait()
+            except TimeoutError:
+                if self._turned == turned:
+                    return False
+        return True
+
+    async def _abandon(self) -> None:
+        """Let go of turns that the store does not answer: what is not recorded happens again at the next recovery."""
+        self._given_up = True
+        silent = [process for process in self._processes.values() if process.busy]
+        _LOG.warning("left without an answer of the store for %d workflow(s)", len(silent))
+        for process in silent:
+            process.abandon()
+        for driving in self._driving.values():
+            driving.cancel()
+        await self._has_settled()
+        for process in silent:
+            process.refuse_all(
+                StoreUnavailableError("no answer until the engine was left", outcome_unknown=True)
+            )
 
 
 def _taken(

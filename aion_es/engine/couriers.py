@@ -125,7 +125,7 @@ class Couriers:
                 continue
             context = None if contexts is None else contexts.of_child(child_id)
             if not state.is_open:
-                self._close_child(parent, child_id, child, context)
+                self._close_child(state, child_id, child, context)
                 continue
             self.start_child(parent, child.request, context)
             if child.cancel_requested is not None:
@@ -133,7 +133,7 @@ class Couriers:
 
     def _close_child(
         self,
-        parent: WorkflowRef,
+        state: WorkflowState,
         child_workflow_id: WorkflowId,
         child: ChildState,
         traceparent: str | None,
@@ -141,7 +141,9 @@ class Couriers:
         """Do with one child of a closed run what its `parent_close` says.
 
         A child that was asked for and not yet begun is begun and closed: its stream tells what became of it.
+        One that was reopened since is left alone: it was closed, and somebody wants it nevertheless.
         """
+        parent, ended_at = _ref(state), state.ended_at
         request = child.request
         if request is None:
             return
@@ -153,6 +155,9 @@ class Couriers:
             if not workflow.exists:
                 workflow.start(_start_of(parent, request), at=at)
             if not _is_childs(workflow, parent) or not workflow.state.is_open:
+                return
+            reopened_at = workflow.state.reopened_at
+            if ended_at is not None and reopened_at is not None and reopened_at >= ended_at:
                 return
             if child.parent_close == "terminate":
                 workflow.terminate(PARENT_CLOSED, at=at)

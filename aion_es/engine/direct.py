@@ -10,11 +10,13 @@ from typing import Any, Final, cast, get_args
 from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.clock import Clock
 from aion_es.engine.catalog import Catalog
-from aion_es.engine.execution import CodeExecution, Surroundings
+from aion_es.engine.execution import CodeExecution
+from aion_es.engine.failures import reason_without_code
 from aion_es.engine.patience import follow
 from aion_es.engine.registry import Completion, Registry
 from aion_es.engine.replay import ask_history
 from aion_es.engine.requests import Committed, Decide
+from aion_es.engine.surroundings import Surroundings
 from aion_es.errors import QueryFailedError, VersionNotLoadedError
 from aion_es.events.codec import decode_envelope
 from aion_es.events.workflow import TerminalEvent
@@ -95,8 +97,8 @@ class DirectGateway:
                 self._repository, workflow_id, run_id, self._catalog.pinned, self._surroundings, ask
             )
         except VersionNotLoadedError as error:
-            reason = f"{error}; queries are answered by code: open the client with workflows=[…]"
-            raise QueryFailedError("", reason) from error
+            advice = "queries are answered by code: open the client with workflows=[…]"
+            raise QueryFailedError("", f"{reason_without_code(error)}; {advice}") from error
 
     def completion(self, workflow_id: WorkflowId, run_id: RunId) -> Completion:
         """Return the completion of a run, to be held by who waits for it."""

@@ -24,7 +24,7 @@ from aion_es.engine.executors import Executors
 from aion_es.engine.failures import activity_failure_of
 from aion_es.engine.heartbeats import AttemptKey, Heartbeats, Pulse
 from aion_es.engine.limits import require_size
-from aion_es.engine.processes import BEAT_INTERVAL, FailedInProcessError
+from aion_es.engine.processes import BEAT_INTERVAL, FailedElsewhereError
 from aion_es.engine.queues import TaskQueues
 from aion_es.engine.requests import Decide
 from aion_es.engine.timers import TimerService, later
@@ -330,16 +330,22 @@ class Dispatcher:
                 with self._tracing.attempt(attempt) as span:
                     result = await self._value(attempt)
                     self._tracing.put(span, RESULT, result)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if attempt.cancel_asked:
                 attempt.outcome = "cancelled"
                 return lambda w, at: w.cancel_activity(ordinal, number, at=at)
-            if attempt.counts:
-                self._heartbeats.keep(attempt.pulse)
-            raise  # the engine stops: nothing is recorded, and recovery runs the activity again
-        except FailedInProcessError as error:
+            if attempt.is_stopped:
+                if attempt.counts:
+                    self._heartbeats.keep(attempt.pulse)
+                raise  # the engine stops: nothing is recorded, and recovery runs the activity again
+            failure = activity_failure_of(error, attempt.activity.retry)
+        except FailedElsewhereError as error:
             failure = error.failure
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the activity raises is its outcome
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the activity raises is its outcome
+            if isinstance(error, GeneratorExit) and attempt.is_thrown_away:
+                raise
             failure = activity_failure_of(error, attempt.activity.retry)
         else:
             attempt.ended("completed")

@@ -246,7 +246,7 @@ class Effects:
             ("timer", workflow_id, run_id, timer_id),
             fire_at,
             lambda: self._outbox.post_fact(
-                workflow_id, run_id, lambda w, at: w.fire_timer(timer_id, at=at)
+                workflow_id, run_id, lambda w, at: _fire_timer(w, timer_id, fire_at, at)
             ),
         )
 
@@ -302,6 +302,16 @@ class Effects:
                 process.stuck_reason,
             )
         )
+
+
+def _fire_timer(workflow: Workflow, timer_id: TimerId, fire_at: datetime, at: datetime) -> None:
+    """Fire the timer that was armed first of all that are due at this very instant.
+
+    Each of them comes here once, but not always in the order of arming: rows do not know that. The run does.
+    """
+    live = workflow.state.live_timers.items()
+    first = next((armed for armed, due_at in live if due_at == fire_at), timer_id)
+    workflow.fire_timer(first, at=at)
 
 
 def _current(process: RunProcess, run_id: RunId) -> WorkflowState | None:

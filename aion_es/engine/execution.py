@@ -6,15 +6,13 @@ are held against what is recorded, one by one; a difference is a `NonDeterminism
 """
 
 import asyncio
+import contextvars
 import logging
 import random
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, Literal, NoReturn
 
-from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.channels import Query
 from aion_es.authoring.children import ChildRequest
@@ -48,7 +46,9 @@ from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowLoop
 from aion_es.engine.mailboxes import Mailboxes
 from aion_es.engine.outreach import Outreach
 from aion_es.engine.reopening import Cut
-from aion_es.engine.watchdog import StepWatch
+from aion_es.engine.run_logger import RunLogger
+from aion_es.engine.side_effects import SideEffects
+from aion_es.engine.surroundings import Surroundings
 from aion_es.errors import (
     InternalError,
     InvalidArgumentError,
@@ -82,8 +82,8 @@ from aion_es.events.workflow import (
     WorkflowStarted,
 )
 from aion_es.ids import ActivityId, TimerId, WorkflowId, check_id
-from aion_es.payload import NOTHING, Payload
-from aion_es.telemetry import CodeSpan, current
+from aion_es.payload import Payload
+from aion_es.telemetry import CodeSpan, make_current
 
 SUGGEST_CONTINUE_AFTER: Final = 10_000
 """Events after which `continue_as_new_suggested` turns true; Temporal warns at the same length."""
@@ -95,47 +95,6 @@ class _ContinueAsNewRequest(BaseException):
     def __init__(self, input: Payload) -> None:
         super().__init__()
         self.input = input
-
-
-class _SilentInReplay(logging.LoggerAdapter[logging.Logger]):
-    def __init__(self, execution: "CodeExecution") -> None:
-        state = execution.workflow.state
-        super().__init__(
-            logging.getLogger(f"aion_es.workflow.{state.workflow_type}"),
-            {
-                "workflow_id": state.workflow_id,
-                "run_id": state.run_id,
-                "workflow_type": state.workflow_type,
-            },
-        )
-        self._execution = execution
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
-        return not self._execution.is_replaying() and super().isEnabledFor(level)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What an execution needs of the engine.
-
-    Attributes:
-        schema: Search attributes and their types.
-        route: Gives the version of a type that new runs take, `None` where there is none.
-        child_version: Gives the version that a child takes, by the parent's type and version and the child's
-            type; `None` where there is none.
-        max_payload_bytes: How large a value may be.
-        watch: Where it is noted which step is being taken.
-        serves: Says whether the engine runs the activities of a task queue.
-        traced: Somebody records spans.
-    """
-
-    schema: AttributeSchema
-    route: Callable[[str], str | None]
-    child_version: Callable[[str, str, str], str | None]
-    max_payload_bytes: int
-    watch: StepWatch = field(default_factory=StepWatch)
-    serves: Callable[[str], bool] = lambda _queue: True
-    traced: bool = False
 
 
 class CodeExecution:
@@ -181,10 +140,14 @@ class CodeExecution:
         self.attribute_calls = AttributeCalls(surroundings.schema)
         self.child_calls = ChildCalls(surroundings.schema, self._child_version)
         self._recorded_patches: set[str] = set()
-        self._recorded_side_effects: deque[Payload] = deque()
+        self._side_effects = SideEffects(
+            getattr(definition.function, "__globals__", {}),
+            surroundings.max_payload_bytes,
+            self._command,
+        )
         self._patches: dict[str, bool] = {}
         self._random: random.Random | None = None
-        self._logger: _SilentInReplay | None = None
+        self._logger: RunLogger | None = None
 
     # ------------------------------------------------------------------- the engine's side
 
@@ -221,15 +184,22 @@ class CodeExecution:
             if marker.kind == "patch":
                 self._recorded_patches.add(marker.name)
             elif marker.name not in {REFUSED, REFUSED_CHILD}:
-                self._recorded_side_effects.append(marker.value or NOTHING)
+                self._side_effects.expect(marker)
 
     def pass_over(self, cut: Cut) -> None:
         """Pass, in a replay, the place of what a reopening has made void."""
         self._next_activity = max(self._next_activity, cut.next_activity)
         self._next_timer = max(self._next_timer, cut.next_timer)
-        self._outreach.skip_to(cut.next_child, cut.next_signal)
+        self._outreach.pass_over(cut)
         self._patches.update(dict.fromkeys(cut.patches, True))
         self._disarmed.update(cut.timers)
+        if cut.redraws is not None:
+            self.random.seed(cut.redraws)  # else what is void would share its draws with what comes
+
+    def note_input(self, command: Command, recorded: WorkflowEvent) -> None:
+        """Hear, in a replay, which event records a command."""
+        state = self.workflow.state
+        self._surroundings.drift.compare(state.workflow_id, state.run_id, command, recorded)
 
     def take_commands(self) -> list[Command]:
         """Return what the code commanded since the last call, in order."""
@@ -256,13 +226,21 @@ class CodeExecution:
         watch = self._surroundings.watch
         watch.step = self
         watch.count += 1
+        numbers = None if self._random is None else self._random.getstate()
         try:
             answer = query.copy_result(self.loop.call_inside(call))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise QueryFailedError(name, f"{type(error).__name__}: {error}") from error
         finally:
             watch.step = None
             self.disturbed |= before != (len(self._commands), self.loop.ready)
+            # The code goes on with the numbers that it would have got had nobody asked.
+            if self._random is not None and numbers is not None:
+                self._random.setstate(numbers)
+            else:
+                self._random = None
         if self.disturbed:
             raise QueryFailedError(name, "the handler commanded something; it may only look")
         return answer
@@ -314,7 +292,9 @@ class CodeExecution:
     def _finish_uncancelled(self, main: "asyncio.Task[Any]") -> None:
         error = main.exception()
         if isinstance(error, _ContinueAsNewRequest):
-            version = self._surroundings.route(self.definition.type)
+            # Where no route is left, its own code is there all the same.
+            route = self._surroundings.route(self.definition.type)
+            version = self.workflow.state.package_version if route is None else route
             self._commands.append(ContinueRunAsNew(error.input, version))
         elif error is not None:
             self._fail(error)
@@ -341,11 +321,11 @@ class CodeExecution:
             code = self.definition.function(
                 context, self.definition.signature.read_input(event.input)
             )
-        if self.span is None:
-            self._main = self.loop.create_task(code)
-        else:
-            with current(self.span):  # a task keeps the context in which it was made
-                self._main = self.loop.create_task(code)
+        # Context variables of who started the run are not there in replay: let them not be there at all.
+        context_variables = contextvars.Context()
+        if self.span is not None:
+            context_variables.run(make_current, self.span)
+        self._main = self.loop.create_task(code, context=context_variables)
 
     def _on_activity_completed(self, event: ActivityCompleted) -> None:
         self._unsettled.pop(event.activity_id, None)
@@ -416,8 +396,9 @@ class CodeExecution:
         for event, at, revision in held:
             self.deliver(event, at, revision)
 
-    def _on_reopened(self, _event: WorkflowReopened) -> None:
-        self._cancel_reason = None
+    def _on_reopened(self, event: WorkflowReopened) -> None:
+        if event.taken_back is None:
+            self._cancel_reason = None
         disarmed, self._disarmed = self._disarmed, {}
         for timer_id, fire_at in disarmed.items():
             if timer_id in self._timers:
@@ -448,7 +429,8 @@ class CodeExecution:
         self, definition: ActivityDefinition, settings: ActivitySettings, input: Payload
     ) -> "asyncio.Future[Any]":
         """See `WorkflowRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            return self.loop.create_future()
         require_size(
             input, self._surroundings.max_payload_bytes, f"input of {definition.signature.where}"
         )
@@ -481,7 +463,8 @@ class CodeExecution:
 
     def start_child(self, request: ChildRequest) -> "tuple[WorkflowId, asyncio.Future[Any]]":
         """See `WorkflowRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            return WorkflowId(request.workflow_id or ""), self.loop.create_future()
         what = f"input of child workflow {request.workflow_type!r}"
         require_size(request.input, self._surroundings.max_payload_bytes, what)
         self._outreach.require_new(request.workflow_id)
@@ -501,21 +484,21 @@ class CodeExecution:
 
     def cancel_child(self, child_workflow_id: WorkflowId, reason: str) -> None:
         """See `ChildRuntime`."""
-        self._require_open()
-        self._outreach.cancel_child(child_workflow_id, reason)
+        if not self._is_evicted():
+            self._outreach.cancel_child(child_workflow_id, reason)
 
     def send_signal(
         self, target_workflow_id: str, name: str, payload: Payload, signal_id: str | None
     ) -> "asyncio.Future[None]":
         """See `ChildRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            return self.loop.create_future()
         require_size(payload, self._surroundings.max_payload_bytes, f"payload of signal {name!r}")
         return self._outreach.send(target_workflow_id, name, payload, signal_id)
 
     def arm(self, fire_at: datetime, handle: DurableTimerHandle) -> None:
         """See `TimerPort`."""
-        timer_id = TimerId(str(self._next_timer))
-        self._next_timer += 1
+        timer_id = self._next_timer_id()
         handle.timer_id = timer_id
         self._timers[timer_id] = handle
         self._commands.append(StartTimer(timer_id, fire_at))
@@ -528,38 +511,49 @@ class CodeExecution:
 
     def start_timer(self, timer_id: TimerId | None, delay: timedelta) -> "asyncio.Future[None]":
         """See `WorkflowRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            return self.loop.create_future()
         if timer_id is not None:
             check_id("timer name", timer_id)
         else:
-            timer_id = TimerId(str(self._next_timer))
-            self._next_timer += 1
+            timer_id = self._next_timer_id()
         if timer_id in self._timers:
             raise TimerAlreadyStartedError(timer_id)
+        fire_at = self.loop.instant_after(delay)
         future = TimerFuture(self, timer_id)
         self._timers[timer_id] = future
-        self._commands.append(StartTimer(timer_id, self.loop.now + delay))
+        self._commands.append(StartTimer(timer_id, fire_at))
         return future
 
-    def cancel_timer(self, timer_id: TimerId) -> None:
+    def _next_timer_id(self) -> TimerId:
+        while (timer_id := TimerId(str(self._next_timer))) in self._timers:
+            self._next_timer += 1  # the author has named a timer so
+        self._next_timer += 1
+        return timer_id
+
+    def cancel_timer(self, timer_id: TimerId) -> Literal["done", "never started"]:
         """Command that a live timer be cancelled; one that was armed in this very step never happens."""
         if self._timers.pop(timer_id, None) is None or self.loop.is_closed():
-            return
+            return "done"
         for index in range(len(self._commands) - 1, -1, -1):
             command = self._commands[index]
             if isinstance(command, StartTimer) and command.timer_id == timer_id:
                 del self._commands[index]
-                return
+                return "never started"
         self._commands.append(CancelTimer(timer_id))
+        return "done"
 
     def complete_with_timeout(self, timer_id: TimerId, operation_completed: bool) -> None:
         """See `WorkflowRuntime`."""
+        if operation_completed and self.cancel_timer(timer_id) == "never started":
+            return  # there was nothing to wait for, so nothing was decided
         outcome: Any = "operation_completed" if operation_completed else "timed_out"
         self._commands.append(CompleteWithTimeout(timer_id, outcome))
 
     def set_attributes(self, attributes: SearchAttributeValues) -> None:
         """See `WorkflowRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            return
         try:
             self._commands.append(self.attribute_calls.decide(attributes))
         except UnregisteredAttributeError as refused:
@@ -568,7 +562,8 @@ class CodeExecution:
 
     def continue_as_new(self, input: object) -> NoReturn:
         """See `WorkflowRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            raise EvictedError
         payload = self.definition.signature.write_input(input)
         require_size(
             payload,
@@ -586,8 +581,9 @@ class CodeExecution:
 
     def patched(self, name: str) -> bool:
         """See `WorkflowRuntime`."""
-        self._require_open()
         decided = self._patches.get(check_id("patch name", name))
+        if self._is_evicted():
+            return decided or False
         if decided is None:
             decided = name in self._recorded_patches or not self.replaying
             self._patches[name] = decided
@@ -597,11 +593,9 @@ class CodeExecution:
 
     def side_effect(self, make: Callable[[], Payload]) -> Payload:
         """See `WorkflowRuntime`."""
-        self._require_open()
-        value = self._recorded_side_effects.popleft() if self._recorded_side_effects else make()
-        require_size(value, self._surroundings.max_payload_bytes, "value of a side effect")
-        self._commands.append(RecordMarker("side_effect", "", value))
-        return value
+        if self._is_evicted():
+            raise EvictedError
+        return self._side_effects.value(make, replaying=self.replaying)
 
     # ------------------------------------------------------- WorkflowRuntime: looking, waiting
 
@@ -634,7 +628,8 @@ class CodeExecution:
 
     async def next_signal(self, name: str) -> Payload:
         """See `WorkflowRuntime`."""
-        self._require_open()
+        if self._is_evicted():
+            await self.loop.create_future()
         message = await self._mailboxes.take(name)
         self.workflow.signal_read(message.signal_id)
         return message.payload
@@ -654,7 +649,9 @@ class CodeExecution:
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """See `WorkflowRuntime`."""
         if self._logger is None:
-            self._logger = _SilentInReplay(self)
+            self._logger = RunLogger(
+                self.workflow.state, lambda: self.replaying or self.loop.is_closed()
+            )
         return self._logger
 
     @property
@@ -664,6 +661,11 @@ class CodeExecution:
 
     def run_beside(self, code: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """See `WorkflowRuntime`."""
+        try:
+            self._is_evicted()
+        except InvalidArgumentError:
+            code.close()
+            raise
         task = self.loop.create_task(code)
         task.add_done_callback(self._beside_ended)
         return task
@@ -678,9 +680,19 @@ class CodeExecution:
     def _command(self, command: Command) -> None:
         self._commands.append(command)
 
-    def _require_open(self) -> None:
+    def _is_evicted(self) -> bool:
+        """Return whether the code is on its way out of memory, where nothing comes of what it asks for.
+
+        Raises:
+            InvalidArgumentError: It is not the code that asks.
+        """
+        if self._surroundings.watch.step is self:
+            return False
         if self.loop.is_closed():
-            raise EvictedError
+            return True
+        raise InvalidArgumentError(
+            "Context", "can be used only by the code of its own run, while that takes a step"
+        )
 
 
 _NEVER_HELD: Final = frozenset({WorkflowResumed, WorkflowPaused, WorkflowReopened})

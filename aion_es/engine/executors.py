@@ -4,14 +4,15 @@ import asyncio
 import contextvars
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from aion_es.authoring.activities import RUNNING
 from aion_es.authoring.definitions import ActivityDefinition, Executor
+from aion_es.engine.failures import activity_failure_of
 from aion_es.engine.heartbeats import Pulse
-from aion_es.engine.processes import ProcessWorkers
+from aion_es.engine.processes import FailedElsewhereError, ProcessWorkers
 from aion_es.events.values import RetryPolicy
 
 _MAX_THREADS: Final = 64
@@ -49,7 +50,8 @@ class Executors:
         The caller's task is the attempt's own: what the code may ask about itself is set in its context.
 
         Raises:
-            FailedInProcessError: It raised in another process; says what is recorded of that.
+            FailedElsewhereError: It raised in another process, or what cannot leave its thread; says what is
+                recorded of that.
         """
         function = definition.function
         if definition.executor == "process":
@@ -64,8 +66,8 @@ class Executors:
                 self._max_threads, thread_name_prefix="aion-activity"
             )
         context = contextvars.copy_context()
-        call = functools.partial(context.run, function, *arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        call = functools.partial(_call_in_thread, function, arguments, policy)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
 
     def tell_cancelled(self, pulse: Pulse) -> None:
         """Let code that runs in a process see that it is no longer wanted; elsewhere it sees for itself."""
@@ -78,3 +80,13 @@ class Executors:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._processes is not None:
             self._processes.close()
+
+
+def _call_in_thread(
+    function: Callable[..., Any], arguments: tuple[Any, ...], policy: RetryPolicy
+) -> Any:
+    try:
+        return function(*arguments)
+    except (StopIteration, GeneratorExit) as error:
+        # No future takes the one, no coroutine that awaits lives on after the other.
+        raise FailedElsewhereError(activity_failure_of(error, policy)) from error

@@ -1,4 +1,4 @@
-"""Exceptions as events record them, and back."""
+"""Exceptions as events record them, and back; and what stands for one that a question met."""
 
 import traceback
 from typing import Any, Final
@@ -9,7 +9,10 @@ from aion_es.errors import (
     NonRetryableError,
     PayloadError,
     PayloadTooLargeError,
+    QueryFailedError,
+    VersionNotLoadedError,
 )
+from aion_es.errors.base import shown_version
 from aion_es.events.values import ActivityFailure, Failure, RetryPolicy
 from aion_es.events.workflow import ActivityFailed
 from aion_es.payload import Payload
@@ -99,3 +102,25 @@ def led_to(cause: BaseException, error: BaseException) -> bool:
         if isinstance(present, BaseExceptionGroup):
             waiting += members
     return False
+
+
+def told_of(error: BaseException, *, is_stuck: bool) -> Exception:
+    """Return what to tell who asks a run and meets `error`.
+
+    That the code is not here fails the query, whose name the client adds, and so does what is no `Exception`:
+    raised where who asks waits, it would end more than the question. All else is told as it is.
+    """
+    if not isinstance(error, Exception):
+        return QueryFailedError("", f"{type(error).__name__}: {error}")
+    if not isinstance(error, VersionNotLoadedError):
+        return error
+    stuck = "the run is stuck: " if is_stuck else ""
+    told = QueryFailedError("", stuck + reason_without_code(error))
+    told.__cause__ = error
+    return told
+
+
+def reason_without_code(error: VersionNotLoadedError) -> str:
+    """Return why a run answers nothing here, and what to do."""
+    version = shown_version(error.version)
+    return f"its code is version {version!r} of {error.workflow_type!r}, {error.remedy}"

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast, get_args
 
-from aion_es.engine.patience import follow
+from aion_es.engine.patience import UNREADABLE, follow
 from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
 from aion_es.events.codec import decode, decode_metadata
@@ -88,7 +88,11 @@ class Follower:
         cut = len(self.prefix)
         for event in events:
             if event.type in TERMINAL_TYPES:
-                self._hear_terminal(WorkflowId(event.stream[cut:]), event)
+                try:
+                    self._hear_terminal(WorkflowId(event.stream[cut:]), event)
+                except UNREADABLE as error:
+                    # Subscribed again, it would come again, and all that follows it never.
+                    _LOG.error("the end of a run is passed over: %s", error)
                 if self.on_closed is not None:
                     self.on_closed(WorkflowId(event.stream[cut:]))
         for stream, event in newest.items():
@@ -107,7 +111,11 @@ class Follower:
         """Whether this is an activity that another engine has scheduled for whoever serves its queue."""
         if event.type != "ActivityScheduled" or _OFFERED not in event.data:
             return False
-        scheduled = cast("ActivityScheduled", decode(event))
+        try:
+            scheduled = cast("ActivityScheduled", decode(event))
+        except UNREADABLE as error:
+            _LOG.error("an activity that is offered is passed over: %s", error)
+            return False
         return scheduled.offered and self._processes.serves(scheduled.task_queue)
 
     def _hear_terminal(self, workflow_id: WorkflowId, event: RecordedEvent) -> None:

@@ -22,7 +22,7 @@ class Commander(Protocol):
         """Command that an activity be cancelled."""
         ...
 
-    def cancel_timer(self, timer_id: TimerId) -> None:
+    def cancel_timer(self, timer_id: TimerId) -> Literal["done", "never started"]:
         """Command that a timer be cancelled."""
         ...
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from aion_es.engine.registry import Registry
+from aion_es.engine.supervision import Supervision
 from aion_es.errors import StoreError
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.projections.status import ProjectionStatus
@@ -49,7 +49,10 @@ class EngineHealth:
 
 
 async def health_of(
-    store: EventStore, runner: ProjectionRunner, registry: Registry, recovered: asyncio.Event
+    store: EventStore,
+    runner: ProjectionRunner,
+    supervision: Supervision,
+    recovered: asyncio.Event,
 ) -> EngineHealth:
     """Return how the engine stands that has these."""
     (_, store_error), (projections, read_model_error) = await asyncio.gather(
@@ -60,7 +63,7 @@ async def health_of(
         read_model_error,
         recovered.is_set(),
         tuple(projections or ()),
-        sum(registration.stuck is not None for registration in registry),
+        supervision.stuck,
     )
 
 

@@ -256,6 +256,7 @@ class LiveCatalog(Catalog):
         Raises:
             PackageNotFoundError: It is not in the catalog.
             VersionPinnedError: Open runs are pinned to it, or children that are about to start.
+            ProjectionLagError: What needs it is not known: the rows of pending work are far behind, or stand still.
             StoreError: The store or the read model is away. In all cases nothing was changed.
         """
         ties = self._tied
@@ -347,4 +348,5 @@ class LiveCatalog(Catalog):
 
 
 def _name_of(path: str | os.PathLike[str]) -> str:
-    return Path(path).resolve().name
+    """Return what a package is called, for people; bytes of it that are not UTF-8 are shown."""
+    return os.fsencode(Path(path).resolve().name).decode(errors="backslashreplace")

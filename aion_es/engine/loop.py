@@ -28,10 +28,16 @@ Ts = TypeVarTuple("Ts")
 
 _LOG = logging.getLogger("aion_es.workflow")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNWINDINGS: Final = 8
+"""So often a coroutine is closed that awaits again meanwhile."""
 
 
 class EvictedError(BaseException):
-    """Raised into code that is being taken out of memory; not an `Exception`, so that no handler keeps it."""
+    """Raised in code on its way out of memory where a call must give something and nothing can be given.
+
+    Not an `Exception`, so that few handlers keep it. One that does may ask again, for ever: so what can
+    be waited for gives a future that is never done instead, and `close` gets its hands on the code again.
+    """
 
 
 class TimerPort(Protocol):
@@ -113,6 +119,20 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Virtual time as an instant."""
         return self._now
 
+    def instant_after(self, delay: timedelta) -> datetime:
+        """Return the instant `delay` from now.
+
+        Raises:
+            InvalidArgumentError: It is past every calendar, or `delay` is no `timedelta`.
+        """
+        try:
+            return self._now + delay
+        except TypeError as error:
+            raise InvalidArgumentError("delay", f"must be a timedelta, got {delay!r}") from error
+        except OverflowError as error:
+            reason = f"{delay} from now is not on any calendar"
+            raise InvalidArgumentError("delay", reason) from error
+
     @property
     def ready(self) -> int:
         """How many callbacks wait to be run."""
@@ -159,10 +179,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Run `callback` after what is ready now."""
-        if self._closed:
-            raise EvictedError
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        if not self._closed:
+            self._ready.append(handle)
         return handle
 
     def call_later(
@@ -187,9 +206,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         Raises:
             InvalidArgumentError: `when` is past every calendar, or not a number.
         """
-        if self._closed:
-            raise EvictedError
         handle = DurableTimerHandle(when, callback, args, self, context)
+        if self._closed:
+            return handle
         delay = when - self.time()
         if delay <= 0:
             self._ready.append(handle)
@@ -210,15 +229,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> "asyncio.Future[Any]":
         """Return a future of this loop."""
-        if self._closed:
-            raise EvictedError
         return WorkflowFuture(loop=self)
 
     def create_task(self, coro: Any, **options: Any) -> "asyncio.Task[Any]":
         """Start a task on this loop."""
         if self._closed:
-            coro.close()
-            raise EvictedError
+            coro.close()  # the task will not take a step
+            return WorkflowTask[Any](coro, loop=self, **options)
         task = WorkflowTask[Any](coro, loop=self, **options)
         self._tasks.append(weakref.ref(task))
         if len(self._tasks) >= self._prune_at:
@@ -242,15 +259,34 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._closed
 
     def close(self) -> None:
-        """Take the code out of memory. Its `finally` blocks run, and reach nothing: what they ask for raises."""
+        """Take the code out of memory. Its `finally` blocks run, and reach nothing: what they ask for never comes."""
         self._closed = True
         self._ready.clear()
         with _AsRunningLoop(self):
             for known in self._tasks:
                 task = known()
                 if task is not None and not task.done():
-                    _unwind(task.get_coro())
+                    self._unwind(task)
         self._tasks.clear()
+
+    def _unwind(self, task: WorkflowTask[Any]) -> None:
+        """Close a task's coroutine; one that awaits again while it is closed is closed again, a few times."""
+        coro: Any = task.get_coro()
+        asyncio.tasks._enter_task(self, task)  # noqa: SLF001 - asyncio.timeout and TaskGroup ask for it
+        try:
+            for _ in range(_UNWINDINGS):
+                # What it raises on its way out nobody listens to.
+                with suppress(EvictedError, Exception, SystemExit):
+                    coro.close()
+                    return
+        finally:
+            asyncio.tasks._leave_task(self, task)  # noqa: SLF001 - see above
+        _LOG.warning(
+            "%s catches everything and waits again: it cannot be ended, and what it holds stays in memory; "
+            "let it catch Exception",
+            getattr(coro, "__qualname__", coro),
+        )
+        _never_finalize(coro)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Log what a callback raised, or what a future carried that nobody looked at."""
@@ -269,12 +305,15 @@ def _is_alive(known: "weakref.ref[WorkflowTask[Any]]") -> bool:
     return task is not None and not task.done()
 
 
-def _unwind(coro: Any) -> None:
-    """Close a coroutine; one that awaits again while it is closed is closed again, a few times."""
-    for _ in range(8):
-        with suppress(EvictedError, Exception, SystemExit):  # nobody listens to code on its way out
-            coro.close()
-            return
+def _never_finalize(coro: Any) -> None:
+    """Keep a coroutine for as long as the process lives.
+
+    Its finalizer would close it once more, at any time and on any thread. There is no loop of its own there, so all
+    that it waits for is refused at once, and it would ask again for ever.
+    """
+    import ctypes  # not at the top: hardly anybody comes here
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:

@@ -17,7 +17,11 @@ _LOG: Final = logging.getLogger("aion_es.recovery")
 
 
 class Orphans:
-    """Finds orphaned work when the engine opens: in the log, in `engine.orphaned`, in the visibility rows."""
+    """Finds orphaned work when the engine opens, and when another is gone.
+
+    Shown in the log, in `engine.orphaned`, and in the visibility rows, which all engines share: there only
+    while no other is alive, who may have the code.
+    """
 
     def __init__(
         self,
@@ -34,36 +38,45 @@ class Orphans:
 
     @property
     def current(self) -> tuple[VersionNotLoadedError, ...]:
-        """The versions that open runs were pinned to at the start and that are still not loaded."""
+        """The versions that open runs were pinned to when it was looked, and that are still not loaded."""
         has = self._catalog.has
         return tuple(o for o in self._found if not has(o.workflow_type, o.version))
 
     async def report(self, end: Position, *, alone: bool, served: Collection[str] | None) -> None:
-        """Find and report what is recorded up to `end`.
+        """Find and report what is recorded up to `end`; what was found before is not logged again.
 
         Args:
             end: The pending-work rows must have got so far.
-            alone: No other engine is on the read model: what its rows say of stuck runs is out of date.
+            alone: No other engine is on the read model: nobody else has the code, and its rows may say so.
             served: Task queues whose runs this engine drives: others' are not its to report; `None` for all.
 
         Raises:
             StoreError: The read model is away.
         """
         found: list[VersionNotLoadedError] = []
+        before = {(orphan.workflow_type, orphan.version) for orphan in self.current}
         for row in await self._index.open_versions():
             try:
                 self._catalog.pinned(row.workflow_type, row.package_version, row.runs)
             except VersionNotLoadedError as error:
                 if served is None or await self._index.has_run_of(*row[:2], served):
                     found.append(error)
-                    _LOG.error("%s", error)
+                    if row[:2] not in before:
+                        _LOG.error("%s", error)
         self._found = tuple(found)
-        if alone:
-            await clear_stuck(self._read_model)
-        if found:
-            await self._runner.wait_until(end, projection=VisibilityProjection.name, timeout=None)
+        if not found or not alone:
+            return
+        await self._runner.wait_until(end, projection=VisibilityProjection.name, timeout=None)
         for orphan in found:
             await set_orphaned(self._read_model, orphan.workflow_type, orphan.version, str(orphan))
+
+    async def forget_reports(self) -> None:
+        """Forget what engines that are gone have said of stuck runs: nobody is there of whom it would be true.
+
+        Raises:
+            StoreError: The read model is away.
+        """
+        await clear_stuck(self._read_model)
 
     async def code_arrived(self) -> None:
         """Take back what was reported of versions that are loaded by now."""

@@ -76,9 +76,11 @@ def load(files: PackageFiles, name: str) -> LoadedPackage:
     try:
         modules = _imported(files, name)
         package = _scanned(files, name, modules)
-    except BaseException:
+    except BaseException as error:
         release(files.version, purge=True)
-        raise
+        if isinstance(error, (PackageError, KeyboardInterrupt)):
+            raise
+        raise PackageError(name, f"raised {type(error).__name__}: {error}") from error
     return package
 
 
@@ -92,7 +94,10 @@ def _imported(files: PackageFiles, name: str) -> list[ModuleType]:
     for module in files.modules:
         try:
             modules.append(importlib.import_module(f"{_root(files.version)}.{module}"))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # Also what is no Exception, as pytest.importorskip raises: this engine need not end for it.
             raise PackageError(
                 name, f"importing {module!r} raised {type(error).__name__}: {error}"
             ) from error

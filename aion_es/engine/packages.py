@@ -73,9 +73,11 @@ class PackageFiles:
         whose name begins with a dot.
 
         Raises:
-            PackageError: There is nothing to read, it is neither folder nor archive, it holds no Python
-                module, or a path in it leads out of it.
+            PackageError: The path is empty, there is nothing to read, it is neither folder nor archive, it
+                holds no Python module, or a path in it leads out of it or is not UTF-8.
         """
+        if not os.fspath(path):
+            raise PackageError("", "the path is empty; '.' is the current directory")
         place = Path(path)
         try:
             files = dict(sorted(_found(place)))
@@ -120,7 +122,18 @@ def _found(place: Path) -> Iterator[tuple[str, bytes]]:
         if path.is_absolute() or ".." in path.parts or "\\" in name:
             raise PackageError(place.name, f"{name!r} leads out of the package")
         if not any(part == "__pycache__" or part.startswith(".") for part in path.parts):
+            if not _is_text(name):
+                raise PackageError(place.name, f"{name!a} is not a name in UTF-8")
             yield str(path), data
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be written down; one that is not UTF-8 is read with surrogates in it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_folder(place: Path) -> Iterator[tuple[str, bytes]]:

@@ -5,7 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
-from aion_es.errors import OperationalError, StoreError
+from aion_es.errors import (
+    EventDecodeError,
+    OperationalError,
+    StoreError,
+    StreamDeletedError,
+    UnknownEventTypeError,
+)
 from aion_es.store.port import RecordedEvent, Subscription
 
 RETRY_AFTER: Final = 1.0
@@ -14,16 +20,25 @@ _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
 """Seconds between tries to subscribe again."""
 
+UNREADABLE: Final = (UnknownEventTypeError, EventDecodeError, StreamDeletedError)
+"""What a stream answers that will answer so again: these are not waited out as an absence of the store is."""
+
 Take: TypeAlias = Callable[[Sequence[RecordedEvent]], Awaitable[object]]
 
 
 async def persistently(
     job: Callable[[], Awaitable[None]], *, log: logging.Logger, what: str
 ) -> None:
-    """Do a job, again after every `OperationalError`, until it is done."""
+    """Do a job, again after every `OperationalError`, until it is done.
+
+    Raises:
+        UnknownEventTypeError, EventDecodeError, StreamDeletedError: A stream cannot be read, now or later.
+    """
     while True:
         try:
             await job()
+        except UNREADABLE:
+            raise
         except OperationalError as error:
             log.warning("%s: %s; trying again in %g s", what, error, RETRY_AFTER)
             await asyncio.sleep(RETRY_AFTER)

@@ -14,18 +14,16 @@ or tried again, is done by `drive`, in a task.
 
 import asyncio
 import random
-from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Final
 
 from aion_es.aggregates.aggregate import Pending
 from aion_es.aggregates.repository import PreparedAppend
 from aion_es.aggregates.workflow import Workflow
-from aion_es.aggregates.workflow_repository import WorkflowRepository
-from aion_es.authoring.definitions import WorkflowDefinition
-from aion_es.clock import Clock
-from aion_es.engine.commands import ContinueRunAsNew, ScheduleActivity
-from aion_es.engine.execution import FACTS, CodeExecution, Surroundings
+from aion_es.engine.execution import FACTS, CodeExecution
+from aion_es.engine.failures import told_of
+from aion_es.engine.host import Host
+from aion_es.engine.recording import UnfitCommandError, record
 from aion_es.engine.replay import ask_history, bring_back
 from aion_es.engine.requests import (
     Committed,
@@ -35,15 +33,14 @@ from aion_es.engine.requests import (
     is_given_up,
     starts,
 )
-from aion_es.engine.tracing import RunTrace, Tracing
+from aion_es.engine.tracing import RunTrace
 from aion_es.engine.turns import Turn
 from aion_es.errors import (
     AionError,
     ConcurrencyConflictError,
     DomainError,
-    QueryFailedError,
+    EngineClosedError,
     StoreUnavailableError,
-    VersionNotLoadedError,
 )
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import WorkflowEvent, WorkflowReopened, WorkflowStarted
@@ -51,83 +48,6 @@ from aion_es.ids import RunId, WorkflowId
 from aion_es.store.port import Appended, Position
 
 _CONFLICTS_BEFORE_PAUSE: Final = 3
-
-
-class Host(Protocol):
-    """What a process needs of its engine."""
-
-    @property
-    def repository(self) -> WorkflowRepository:
-        """The only way to the store."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """The present instant."""
-        ...
-
-    @property
-    def surroundings(self) -> Surroundings:
-        """What code needs of the engine."""
-        ...
-
-    @property
-    def worker(self) -> str:
-        """Name of this engine in the history."""
-        ...
-
-    @property
-    def tracing(self) -> Tracing | None:
-        """What makes spans; `None` where nobody records."""
-        ...
-
-    def pinned(self, workflow_type: str, version: str) -> WorkflowDefinition:
-        """Return the code of a version."""
-        ...
-
-    def admit(self, workflow_id: WorkflowId, workflow_type: str, *, begun: bool) -> bool:
-        """Return whether a run may have its code in memory; it is woken when it may."""
-        ...
-
-    def next_command_id(self) -> str:
-        """Return an identity that no other append of any engine has."""
-        ...
-
-    def serves(self, task_queue: str) -> bool:
-        """Return whether this engine drives the runs, and runs the activities, of a task queue."""
-        ...
-
-    def starts_at_once(self, workflow: Workflow, command: ScheduleActivity) -> bool:
-        """Return whether an activity begins as soon as its scheduling is recorded; then a place is kept for it."""
-        ...
-
-    async def settle_attributes(self) -> bool:
-        """Ask for all processes what of search attributes this one does not know; True if it is told otherwise."""
-        ...
-
-    def committed(self, process: "RunProcess", batch: list[Pending[WorkflowEvent]]) -> None:
-        """Let what was recorded have its effects."""
-        ...
-
-    def loaded(self, process: "RunProcess", *, reclaim: bool) -> None:
-        """Take up what a run that was just read from its history waits for."""
-        ...
-
-    def stuck(self, process: "RunProcess", error: Exception | None) -> None:
-        """Note why a run's code cannot go on, or that it can again (`None`)."""
-        ...
-
-    def activated(self, workflow_type: str) -> None:
-        """Hear that a step of the code of a run of this type is recorded."""
-        ...
-
-    def turned(self, process: "RunProcess") -> None:
-        """Hear that a turn which was taken by `take_turn` is over."""
-        ...
-
-    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the turns, in a task of the engine's."""
-        ...
 
 
 class RunProcess:
@@ -144,6 +64,8 @@ class RunProcess:
         end_is_news: Should the run turn out to have ended, its relatives may not have been told yet. Who
             only looks at a closed run tells nobody: parent and child would tell each other for ever.
         busy: A turn is under way, or about to be taken; set by the engine.
+        put_off: Why nothing is tried until it is woken: its stream cannot be read, or the engine failed.
+            What waits in the mailbox stays. `None` while all is well; set by the engine.
         trace: Its part in the trace of the run; `None` where nobody records.
     """
 
@@ -157,6 +79,7 @@ class RunProcess:
         self.effects_lost = False
         self.end_is_news = False
         self.busy = False
+        self.put_off: Exception | None = None
         self.trace = None if host.tracing is None else RunTrace(host.tracing)
         self._host = host
         self._inbox: list[Request | QueryRequest] = []
@@ -164,6 +87,7 @@ class RunProcess:
         self._wake = False  # the code may have something to do although the mailbox is empty
         self._anew = False  # the next turn begins with reading, so that the code is tried again
         self._open: Turn | None = None  # derived, and its append not answered
+        self._awaited: asyncio.Future[Appended] | None = None  # answers `take_turn`'s append
         self._without_code = False  # facts are recorded, the code is left out
         self._stepped = False  # the code has done something since the last turn's end
         self._last_at: datetime | None = None
@@ -181,6 +105,7 @@ class RunProcess:
     def wake(self) -> None:
         """Let the code look at its history, even if the mailbox is empty; a stuck run tries again."""
         self._wake = self.end_is_news = True
+        self.put_off = None
         self._anew = self.stuck_reason is not None or self.is_held
 
     def heard_of(self, revision: int) -> None:
@@ -191,6 +116,8 @@ class RunProcess:
     @property
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
+        if self.put_off is not None:
+            return False
         return bool(self._inbox) or self._wake or self._open is not None or self._is_behind
 
     @property
@@ -219,8 +146,12 @@ class RunProcess:
             self.execution.close()
             self.execution = None
 
-    def refuse_all(self, error: Exception) -> None:
-        """Tell everybody who waits here that nothing will come of it; facts stay in the mailbox."""
+    def refuse_all(self, error: Exception) -> bool:
+        """Tell everybody who waits here that nothing will come of it; facts stay in the mailbox.
+
+        Returns:
+            Whether anybody waited.
+        """
         turn = self._open
         if turn is not None and any(is_given_up(item, error) for item in turn.items):
             # It must not be appended after all, later, when those who asked have been told otherwise.
@@ -228,13 +159,13 @@ class RunProcess:
                 error = StoreUnavailableError(error.reason, outcome_unknown=True)
             self.reclaim = self.effects_lost = True
             self._retreat(turn.items)
-        kept: list[Request | QueryRequest] = []
-        for item in self._inbox:
+        before, self._inbox = self._inbox, []
+        for item in before:
             if not is_given_up(item, error):
-                kept.append(item)
+                self._inbox.append(item)
             elif item.answer is not None and not item.answer.done():
                 item.answer.set_exception(error)
-        self._inbox = kept
+        return len(self._inbox) < len(before)
 
     # --------------------------------------------------------------------------------- turns
 
@@ -248,20 +179,25 @@ class RunProcess:
             self._host.turned(self)
             return
         items = self._take_items()
+        is_settled = False
         try:
             turn = self._derive(self.workflow or self._begin_unread(), items)
-            is_settled = not self._host.surroundings.schema.is_unsettled
-            if is_settled:
+            if not self._host.surroundings.schema.is_unsettled:
                 self._append(turn)
+                is_settled = True
         except Exception:  # noqa: BLE001 - whatever it is, `drive` meets it again, and deals with it
             is_settled = False
-        if not is_settled:
-            self._retreat(items)
-            self._host.turned(self)
+        except KeyboardInterrupt:
+            self._is_interrupted()
+            raise
+        finally:  # who leaves the engine waits for every turn
+            if not is_settled:
+                self._retreat(items)
+                self._host.turned(self)
 
     def _append(self, turn: Turn) -> None:
         if turn.appends:
-            answer = self._submit(turn)
+            answer = self._awaited = self._submit(turn)
             answer.add_done_callback(lambda answer: self._appended(turn, answer))
         else:
             self._conclude(turn, None)
@@ -273,23 +209,40 @@ class RunProcess:
         with self.trace.current():
             return self._host.repository.submit(turn.appends[0])
 
+    def abandon(self) -> None:
+        """Wait no longer for the store to answer a turn that was taken by `take_turn`."""
+        if self._awaited is not None:
+            self._awaited.cancel()
+
     def _appended(self, turn: Turn, answer: "asyncio.Future[Appended]") -> None:
+        self._awaited = None
+        is_over = True
         try:
             appended = answer.result()
             del turn.appends[0]
             if turn.appends:
                 self._append(turn)
-                return
-            self._conclude(turn, appended)
+                is_over = False
+            else:
+                self._conclude(turn, appended)
         except StoreUnavailableError as error:
             turn.is_unsure |= error.outcome_unknown
             self._open = turn
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see take_turn
+        except BaseException as error:  # see take_turn
             lost = not isinstance(error, ConcurrencyConflictError)
             self.reclaim |= lost
             self.effects_lost |= lost
             self._retreat(turn.items)
-        self._host.turned(self)
+            if isinstance(error, KeyboardInterrupt):
+                self._is_interrupted()
+                raise
+        finally:
+            if is_over:
+                self._host.turned(self)
+
+    def _is_interrupted(self) -> None:
+        """Begin nothing more after Ctrl-C: the loop may never come to it, and who leaves the engine would wait for that."""
+        self.put_off = EngineClosedError()
 
     async def drive(self) -> None:
         """Take turns, reading what must be read, until there is nothing to do.
@@ -342,6 +295,10 @@ class RunProcess:
                 if conflicts >= _CONFLICTS_BEFORE_PAUSE:
                     # Two engines in step would conflict for ever.
                     await asyncio.sleep(random.uniform(0, 0.01) * conflicts)  # noqa: S311 - jitter
+            except UnfitCommandError as unfit:
+                self.forget()
+                await self._settle_without_code(items, unfit.reason)
+                return
             except DomainError as error:
                 self.forget()
                 if len(items) > 1:
@@ -367,12 +324,23 @@ class RunProcess:
                 answer.set_exception(error)
             self._wake = True  # what was forgotten is read again: the run may be open
             return
-        self._without_code = True
+        await self._settle_without_code(items, error)
+
+    async def _settle_without_code(
+        self, items: list[Request | QueryRequest], reason: Exception
+    ) -> None:
+        """Record what came, and nothing of what the code makes of it: the run is stuck for `reason`."""
+        self._without_code, self._stepped = True, False
         try:
-            await self._turn(items)
+            await self._settle(items)
+        except BaseException:
+            # When the store is back, the code meets the reason again.
+            self._wake = self._anew = True
+            raise
         finally:
             self._without_code = False
-        self._is_stuck(error)
+        if self.is_open:
+            self._is_stuck(reason)
 
     async def _turn(self, items: list[Request | QueryRequest]) -> None:
         turn = self._open
@@ -406,6 +374,8 @@ class RunProcess:
             self.trace.turn(items)
         self._ensure_code(workflow)
         self._record_commands(workflow, at)
+        if self.execution is not None:
+            self._is_unstuck()
         for item in items:
             if isinstance(item, Request):
                 self._decide(workflow, item, at)
@@ -505,10 +475,10 @@ class RunProcess:
             return
         try:
             self.execution = self._replayed(workflow, history)
-        except Exception as error:  # noqa: BLE001 - whatever keeps the code from running makes the run stuck
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever keeps the code from running makes the run stuck
             self._is_stuck(error)
-        else:
-            self._is_unstuck()
 
     def _replayed(
         self, workflow: Workflow, history: list[Envelope[WorkflowEvent]]
@@ -525,7 +495,7 @@ class RunProcess:
         """Let the code of a run that starts here take its first step."""
         self._drop_code()
         self._is_unstuck()  # what was stuck was another run's code
-        if not self._host.serves(event.task_queue):
+        if self._without_code or not self._host.serves(event.task_queue):
             return  # an engine that does drives it
         if not self._is_admitted(event.workflow_type, begun=False):
             return
@@ -536,7 +506,9 @@ class RunProcess:
             )
             self._activate(execution)
             execution.deliver(event, at, revision)
-        except Exception as error:  # noqa: BLE001 - see _ensure_code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - see _ensure_code
             self._is_stuck(error)
 
     def _is_admitted(self, workflow_type: str, *, begun: bool) -> bool:
@@ -554,7 +526,9 @@ class RunProcess:
             try:
                 self._activate(self.execution)
                 self.execution.deliver(event, at, revision)
-            except Exception as error:  # noqa: BLE001 - see _ensure_code
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - see _ensure_code
                 self._is_stuck(error)
         self._record_commands(workflow, at)
 
@@ -567,21 +541,11 @@ class RunProcess:
     def _record_commands(self, workflow: Workflow, at: datetime) -> None:
         if self.execution is None:
             return
-        for command in self.execution.take_commands():
-            command.apply(workflow, at)
-            if isinstance(command, ContinueRunAsNew):
-                self._successor = workflow.uncommitted[-1]
-                return
-            # An attempt that may be the last is recorded before its code runs: if it takes the process
-            # down with it, that must count. With a place of its own that costs no append.
-            if (
-                isinstance(command, ScheduleActivity)
-                and command.settings.is_recorded_first
-                and self._host.starts_at_once(workflow, command)
-            ):
-                workflow.start_activity(command.activity_id, 1, self._host.worker, at=at)
+        commands = self.execution.take_commands()
+        if commands:
+            self._successor = record(commands, workflow, at, self._host) or self._successor
 
-    def _is_stuck(self, error: Exception) -> None:
+    def _is_stuck(self, error: BaseException) -> None:
         self._drop_code()
         if self.trace is not None:
             self.trace.failed(error)
@@ -633,11 +597,14 @@ class RunProcess:
             if self.execution is not None and is_current:
                 item.answer.set_result(item.ask(self.execution))
             else:
-                self._host.spawn(self._answer_from_history(item, item.run_id or current))
-        except Exception as error:  # noqa: BLE001 - it belongs to who asked
-            item.answer.set_exception(error)
+                is_open = is_current and workflow.state.is_open
+                self._host.spawn(self._answer_from_history(item, item.run_id or current, is_open))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to who asked
+            item.answer.set_exception(told_of(error, is_stuck=False))
 
-    async def _answer_from_history(self, item: QueryRequest, run_id: RunId) -> None:
+    async def _answer_from_history(self, item: QueryRequest, run_id: RunId, is_open: bool) -> None:
         """Let a run answer whose code is not here."""
         host = self._host
         try:
@@ -645,22 +612,20 @@ class RunProcess:
                 host.repository,
                 self.workflow_id,
                 run_id,
-                self._pinned_for_query,
+                host.pinned,
                 host.surroundings,
                 item.ask,
             )
-        except Exception as error:  # noqa: BLE001 - it belongs to who asked
+        except (asyncio.CancelledError, KeyboardInterrupt):
             if not item.answer.done():
-                item.answer.set_exception(error)
+                item.answer.set_exception(EngineClosedError())
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to who asked
+            if not item.answer.done():
+                item.answer.set_exception(told_of(error, is_stuck=is_open))
         else:
             if not item.answer.done():
                 item.answer.set_result(answer)
-
-    def _pinned_for_query(self, workflow_type: str, version: str) -> WorkflowDefinition:
-        try:
-            return self._host.pinned(workflow_type, version)
-        except VersionNotLoadedError as error:
-            raise QueryFailedError("", f"the run is stuck: {error}") from error
 
     def _turn_over(self, workflow: Workflow, batch: list[Pending[WorkflowEvent]]) -> None:
         """Let a successor take its first step, or let go of the code of a run that has closed."""

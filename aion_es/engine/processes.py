@@ -30,8 +30,8 @@ BEAT_INTERVAL: Final = 0.05
 _Line: TypeAlias = "Connection[Any, Any]"
 
 
-class FailedInProcessError(Exception):
-    """The code raised in its process; its exception stays there, for it may not survive the way.
+class FailedElsewhereError(Exception):
+    """The code raised in its process, or thread; its exception stays there, for it may not survive the way.
 
     Attributes:
         failure: What is recorded of it.
@@ -60,7 +60,7 @@ class ProcessWorkers:
         """Run a function in a process and return its result.
 
         Raises:
-            FailedInProcessError: It raised.
+            FailedElsewhereError: It raised.
             BrokenProcessPool: A process of the pool died; what ran in the others is lost as well.
         """
         pool = self._pool
@@ -127,7 +127,7 @@ class _Pool:
         if isinstance(outcome, _Raised):
             # What was throttled is said now, before the failure is recorded.
             pulse.beat(outcome.details)
-            raise FailedInProcessError(outcome.failure)
+            raise FailedElsewhereError(outcome.failure)
         return outcome
 
     def tell_cancelled(self, pulse: Pulse) -> None:
@@ -253,7 +253,9 @@ def _call(
     try:
         with following(context):
             return function(*arguments)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises is its outcome
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is its outcome
         return _Raised(activity_failure_of(error, policy), running.unsaid)
     finally:
         RUNNING.reset(token)

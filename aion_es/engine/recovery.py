@@ -6,8 +6,8 @@ due for it. The same rows feed the timer service for as long as the engine lives
 
 import asyncio
 import logging
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Generator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -15,9 +15,10 @@ from typing import Final
 from aion_es.clock import SleepingClock
 from aion_es.engine.core import EngineCore
 from aion_es.engine.orphans import Orphans
-from aion_es.engine.patience import persistently
+from aion_es.engine.patience import UNREADABLE, persistently
 from aion_es.errors import DomainError
 from aion_es.events.values import WorkflowRef
+from aion_es.ids import WorkflowId
 from aion_es.projections.pending_index import PendingTimer, PendingWorkIndex
 from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.runner import ProjectionRunner
@@ -66,10 +67,10 @@ class Recovery:
 
     async def _take_up(self, end: Position) -> None:
         await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
-        served = self._core.served_queues
-        await self._orphans.report(
-            end, alone=not self._core.effects.activities.others, served=served
-        )
+        served, alone = self._core.served_queues, self._is_alone
+        if alone:
+            await self._orphans.forget_reports()
+        await self._orphans.report(end, alone=alone, served=served)
         supervision = self._core.supervision
         supervision.supply(await self._index.runs_under_way(supervision.limited_types))
         await self._take_up_rows(served)
@@ -85,7 +86,14 @@ class Recovery:
     async def _take_up_now(self) -> None:
         end = await self._store.end_position()
         await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
-        await self._take_up_rows(self._core.served_queues)
+        served = self._core.served_queues
+        await self._orphans.report(end, alone=self._is_alone, served=served)
+        await self._take_up_rows(served)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no other engine is seen alive on the read model."""
+        return not self._core.effects.activities.others
 
     async def _take_up_rows(self, served: Collection[str] | None) -> None:
         """Take up what the rows say is due, owed or unseen."""
@@ -103,7 +111,7 @@ class Recovery:
         for signal in await self._index.signals():
             sender = WorkflowRef(workflow_id=signal.workflow_id, run_id=signal.run_id)
             context: str | None = None
-            with suppress(DomainError):
+            with suppress(DomainError), _an_errand(sender.workflow_id):
                 context = await relatives.sent_in(sender, signal.signal_id)
             target, name = signal.target_workflow_id, signal.name
             couriers.send_signal(sender, signal.signal_id, target, name, signal.payload, context)
@@ -113,10 +121,12 @@ class Recovery:
             children = list(group)
             for child in children:
                 if child.owed == "outcome":
-                    with suppress(DomainError):  # it was never begun: it is among the others
+                    # Refused where it was never begun: then it is among the others.
+                    with suppress(DomainError), _an_errand(child.child_workflow_id):
                         await relatives.tell_parent(parent, child.child_workflow_id)
             if any(child.owed != "outcome" for child in children):
-                await relatives.settle_children(parent, [c.child_workflow_id for c in children])
+                with _an_errand(workflow_id):
+                    await relatives.settle_children(parent, [c.child_workflow_id for c in children])
 
     async def _move_horizon(self) -> None:
         """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between."""
@@ -136,3 +146,12 @@ class Recovery:
             last = page[-1]
         for due in await self._index.deadlines_due(horizon):
             self._core.effects.arm_deadline(due.workflow_id, due.run_id, due.timeout, due.deadline)
+
+
+@contextmanager
+def _an_errand(workflow_id: WorkflowId) -> Generator[None]:
+    """Run one errand. Where a stream cannot be read it is left owed, for an engine that can, and the others go on."""
+    try:
+        yield
+    except UNREADABLE as error:
+        _LOG.error("what is owed to or by workflow %s is left for now: %s", workflow_id, error)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aion_es.aggregates.state import WorkflowState
 from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.engine.couriers import Couriers, child_run_id
-from aion_es.engine.patience import persistently
+from aion_es.engine.patience import UNREADABLE, persistently
 from aion_es.engine.registry import Registry
 from aion_es.engine.tracing import RunContexts
 from aion_es.errors import DomainError
@@ -134,4 +134,7 @@ class Relatives:
 
     async def _try(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with suppress(DomainError):  # there is no such run: nothing is owed
-            await persistently(job, log=_LOG, what="an errand between workflows")
+            try:
+                await persistently(job, log=_LOG, what="an errand between workflows")
+            except UNREADABLE as error:
+                _LOG.error("an errand between workflows is left for now: %s", error)

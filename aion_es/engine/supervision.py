@@ -14,16 +14,19 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from aion_es.clock import Clock
+from aion_es.engine.bounds import require_count, require_span
 from aion_es.engine.registry import Registration, Registry
 from aion_es.engine.timers import TimerService
 from aion_es.engine.watchdog import BlockedStep
-from aion_es.errors import InvalidArgumentError
 from aion_es.ids import RunId, WorkflowId
 
 _LOG: Final = logging.getLogger("aion_es.supervision")
 
 _REMEMBERED: Final = 100
 """Blocked steps that are kept for who asks."""
+
+UNREAD: Final = "(unread)"
+"""What stands for a run's type, which is not the name of any, where nothing could be read of its history."""
 
 RunState: TypeAlias = Literal["resident", "suspended", "waiting", "restarting", "parked"]
 """In memory; only in its history; begins when a place for its type is free; tries again; is left alone."""
@@ -35,8 +38,8 @@ class RestartPolicy:
 
     Attributes:
         first: Wait before the first restart; each further one waits twice as long.
-        longest: No wait is longer.
-        max_restarts: Restarts within `period` after which it is parked.
+        longest: No wait is longer; nor is a parked run tried more often, however much comes for it.
+        max_restarts: Restarts within `period` after which it is parked; 0 parks it at once.
         period: How far back restarts count.
     """
 
@@ -45,11 +48,31 @@ class RestartPolicy:
     max_restarts: int = 10
     period: timedelta = timedelta(minutes=10)
 
+    def __post_init__(self) -> None:
+        """Check each.
+
+        Raises:
+            InvalidArgumentError: A duration is not positive or longer than a century, or the number is not whole
+                or negative: restarts would come without any pause, or never.
+        """
+        require_span("restarts.first", self.first)
+        require_span("restarts.longest", self.longest)
+        require_span("restarts.period", self.period)
+        require_count("restarts.max_restarts", self.max_restarts, least=0)
+
+    def wait(self, restarts: int) -> timedelta:
+        """Return the wait before the next restart, after so many."""
+        factor = 1 << min(restarts, 16)
+        if self.first > self.longest / factor:
+            return self.longest
+        return self.first * factor
+
 
 class RunNode(NamedTuple):
     """One run in the tree.
 
     Attributes:
+        run_id: Empty, as is `version`, where nothing could be read of the run's history.
         state: See `RunState`.
         restarts: Of the present period.
         last_error: Why it could not go on; `None` if it can.
@@ -120,6 +143,10 @@ class _Trouble:
     failures: deque[datetime] = field(default_factory=deque[datetime])
     is_over: bool = False
     is_parked: bool = False
+    may_try: bool = False
+    """It is parked, and tries once more."""
+    nudged_at: datetime | None = None
+    """When it tried last for something new that had come while it was parked."""
     restart_at: datetime | None = None
 
 
@@ -161,16 +188,8 @@ class Supervision:
             wake: Lets a workflow look at its history.
             is_in_memory: Whether a workflow's process is.
             policy: See `RestartPolicy`.
-            limits: How many runs may be under way at once, by type.
-
-        Raises:
-            InvalidArgumentError: A limit is below 1: no run of the type would ever begin.
+            limits: How many runs may be under way at once, by type; 1 or more each.
         """
-        for workflow_type, limit in limits.items():
-            if limit < 1:
-                raise InvalidArgumentError(
-                    "max_concurrent_runs", f"{workflow_type!r}: must be 1 or more, got {limit}"
-                )
         self.blocked_steps = 0
         self._blocked: deque[BlockedStep] = deque(maxlen=_REMEMBERED)
         self._worker = worker
@@ -193,6 +212,10 @@ class Supervision:
         runs: dict[str, list[RunNode]] = {t: [] for t in self._places}
         for registration in self._registry:
             runs.setdefault(registration.workflow_type, []).append(self._node(registration))
+        for workflow_id, trouble in self._troubles.items():
+            if not trouble.is_over and self._registry.newest(workflow_id) is None:
+                unread = self._trouble_node(workflow_id, trouble)
+                runs.setdefault(trouble.workflow_type, []).append(unread)
         types: list[TypeNode] = []
         for workflow_type, nodes in sorted(runs.items()):
             places = self._places.get(workflow_type)
@@ -252,13 +275,25 @@ class Supervision:
             None if trouble is None else trouble.restart_at,
         )
 
+    def _trouble_node(self, workflow_id: WorkflowId, trouble: _Trouble) -> RunNode:
+        """Return the node of a run of which no more is known than that it cannot go on."""
+        return RunNode(
+            workflow_id,
+            RunId(""),
+            "",
+            "parked" if trouble.is_parked else "restarting",
+            len(self._recent(trouble)),
+            trouble.error,
+            trouble.restart_at,
+        )
+
     # ------------------------------------------------------------------------------- restarts
 
     def failed(self, workflow_id: WorkflowId, workflow_type: str, error: str) -> None:
         """Plan the restart of a run that could not go on, or park it."""
         now = self._clock.now()
         trouble = self._troubles.setdefault(workflow_id, _Trouble(workflow_type, error))
-        trouble.error, trouble.is_over = error, False
+        trouble.error, trouble.is_over, trouble.may_try = error, False, False
         restarts = len(self._recent(trouble))
         trouble.failures.append(now)
         key = _again(workflow_id)
@@ -269,7 +304,7 @@ class Supervision:
             _LOG.error("workflow %s is parked after %d restarts: %s", workflow_id, restarts, error)
             return
         _LOG.error("workflow %s is stuck: %s", workflow_id, error)
-        delay = min(self._policy.first * 2 ** min(restarts, 16), self._policy.longest)
+        delay = self._policy.wait(restarts)
         trouble.is_parked, trouble.restart_at = False, now + delay
         self._timers.add_after(key, delay, lambda: self._wake(workflow_id))
 
@@ -281,9 +316,37 @@ class Supervision:
             trouble.is_over, trouble.is_parked, trouble.restart_at = True, False, None
 
     def is_parked(self, workflow_id: WorkflowId) -> bool:
-        """Return whether a run is left alone: whoever has something new for it wakes it."""
+        """Return whether a run is left alone: whoever has something new for it nudges it."""
         trouble = self._troubles.get(workflow_id)
         return trouble is not None and trouble.is_parked
+
+    def nudge(self, workflow_id: WorkflowId, *, insists: bool = False) -> bool:
+        """Return whether a run that cannot go on tries again, now that there is something new for it.
+
+        Somebody may send a thousand signals to a parked run, each of which would have its whole history
+        read and replayed. So it tries at once for the first, and then when `longest` has passed.
+
+        Args:
+            workflow_id: Whose.
+            insists: Who asks waits for its code to answer.
+        """
+        trouble = self._troubles.get(workflow_id)
+        if trouble is None or trouble.may_try:
+            return True
+        if not trouble.is_parked:
+            return insists
+        now = self._clock.now()
+        again_at = None if trouble.nudged_at is None else trouble.nudged_at + self._policy.longest
+        if insists or again_at is None or again_at <= now:
+            trouble.may_try, trouble.nudged_at, trouble.restart_at = True, now, None
+            return True
+        trouble.restart_at = again_at
+        self._timers.add(_again(workflow_id), again_at, lambda: self._try_parked(workflow_id))
+        return False
+
+    def _try_parked(self, workflow_id: WorkflowId) -> None:
+        if self.nudge(workflow_id):
+            self._wake(workflow_id)
 
     def code_arrived(self, workflow_types: Collection[str]) -> None:
         """Let the stuck and parked runs of these types try again at once: what they missed may be there."""
@@ -309,6 +372,8 @@ class Supervision:
             begun: Its code has run before: it goes on whatever the limit, or runs that wait for each other
                 would wait for ever after a restart.
         """
+        if self.is_parked(workflow_id) and not self.nudge(workflow_id):
+            return False
         places = self._places.get(workflow_type)
         if places is None or workflow_id in places.taken:
             return True
@@ -343,8 +408,11 @@ class Supervision:
         self._leave_place(workflow_id)
 
     def _closed(self, workflow_id: WorkflowId) -> None:
-        """Hear that a run has closed. One whose process is in memory is left to that: another may follow it."""
-        if not self._is_in_memory(workflow_id):
+        """Hear that a run has closed. One whose process is in memory is left to that: another may follow it.
+
+        One that is known to follow has taken its place, in memory or not.
+        """
+        if not self._is_in_memory(workflow_id) and self._registry.newest(workflow_id) is None:
             self.gone(workflow_id)
 
     def _leave_place(self, workflow_id: WorkflowId) -> None:

@@ -22,10 +22,16 @@ class Termination:
 
     Attributes:
         has_come: It has.
+        is_leaving: The engine's block is being left.
+        left: Set when it has been.
+        ends_program: It has come, and this engine was the last of those that it was for to be left.
     """
 
     def __init__(self) -> None:
         self.has_come = False
+        self.is_leaving = False
+        self.ends_program = False
+        self.left = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[object] | None = None
 
@@ -50,8 +56,20 @@ class Termination:
         if self not in _told:
             return
         _told.remove(self)
+        self.left.set()
+        self.ends_program = self.has_come and not _told
         if not _told and signal.getsignal(signal.SIGTERM) is _on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    async def others_left(self) -> None:
+        """Return when no engine is being left any more; at once if the signal has not come.
+
+        The end of this engine's task may well be the end of all tasks, and would cut the drains of others. One
+        whose block is not being left yet may wait for this very task, so it is not waited for.
+        """
+        if self.has_come:
+            for other in [told for told in _told if told.is_leaving]:
+                await other.left.wait()
 
     def come(self) -> None:
         """Cancel the task, in its own loop."""

@@ -22,7 +22,7 @@ from aion_es.aggregates.lifecycle import StartWorkflow
 from aion_es.aggregates.state import WorkflowState
 from aion_es.engine.attempts import Attempt
 from aion_es.engine.execution import CodeExecution
-from aion_es.engine.processes import FailedInProcessError
+from aion_es.engine.processes import FailedElsewhereError
 from aion_es.engine.requests import QueryRequest, Request
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import (
@@ -296,7 +296,7 @@ class RunTrace:
         """Run a block as part of the activation, if there is one."""
         return nullcontext() if self._span is None else t.current(self._span)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Say of the activation that the code could not go on."""
         if self._span is not None:
             t.note_failure(self._span, error)
@@ -352,7 +352,7 @@ class RunTrace:
 
 
 def _note_failed_attempt(span: Span, attempt: Attempt, error: BaseException) -> None:
-    if isinstance(error, FailedInProcessError):  # what it raised stayed in its process
+    if isinstance(error, FailedElsewhereError):  # what it raised stayed there
         span.set_attribute("error.type", error.failure.type)
         span.set_status(Status(StatusCode.ERROR, error.failure.message))
     elif attempt.outcome == "timed_out":

@@ -1,11 +1,15 @@
 """Which versions of the code are needed by what is open, counted from the pending-work rows."""
 
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Final, NamedTuple
 
 from aion_es.projections.pending_index import PendingWorkIndex
 from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.store.port import EventReader
+
+PATIENCE: Final = timedelta(seconds=10)
+"""How long the rows may take to say what is recorded by now. One that stands still would take for ever."""
 
 
 class Use(NamedTuple):
@@ -36,10 +40,11 @@ class VersionUse:
         """Return what needs a version.
 
         Raises:
+            ProjectionLagError: The pending-work rows do not get so far within `PATIENCE`.
             StoreError: The store or the read model is away.
         """
         end = await self._store.end_position()
-        await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
+        await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=PATIENCE)
         runs = [r for r in await self._index.open_versions() if r.package_version == version]
         owed = [c for c in await self._index.children() if c.owed == "start"]
         children = [c for c in owed if c.package_version == version]

@@ -29,4 +29,5 @@ HASH_DIGITS: Final = 64
 
 def shown_version(version: str) -> str:
     """Return a version as people are shown it: of a content hash the beginning is enough."""
-    return f"{version[:12]}…" if len(version) == HASH_DIGITS else version
+    text = str(version)  # it may be what a caller gave, and no text: that must be shown too
+    return f"{text[:12]}…" if len(text) == HASH_DIGITS else text

@@ -286,15 +286,20 @@ class VersionNotLoadedError(OperationalError):
             if self.runs
             else f"new runs of {self.workflow_type!r} take {shown_version(self.version)!r}"
         )
+        return f"{who}, {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """What is loaded instead, and what to do: the end of a sentence that names the version."""
         loaded = ", ".join(map(shown_version, self.loaded)) or "none"
         is_package = len(self.version) == HASH_DIGITS
-        remedy = (
+        to_do = (
             "load its package with catalog.load_package"
             if is_package
             else f"register it with @workflow(version={self.version!r})"
         )
         reason = f"; it could not be loaded: {self.reason}" if self.reason else ""
-        return f"{who}, which is not loaded (loaded: {loaded}){reason}; {remedy}"
+        return f"which is not loaded (loaded: {loaded}){reason}; {to_do}"
 
 
 class EngineClosedError(OperationalError):

@@ -206,7 +206,8 @@ class PendingWorkError(DomainError):
 
         return (
             f"cannot continue as new with {named('activity', 'activities', self.activities)} and "
-            f"{named('child', 'children', self.children)}; await or cancel them first"
+            f"{named('child', 'children', self.children)}; await their ends first, "
+            'of what is cancelled too, with cancellation="wait"'
         )
 
 
@@ -431,7 +432,7 @@ class InvalidPageTokenError(DomainError):
         self.token, self.reason = token, reason
 
     def __str__(self) -> str:
-        return f"page token {self.token[:24]!r}: {self.reason}"
+        return f"page token {str(self.token)[:24]!r}: {self.reason}"
 
 
 class PackageError(DomainError):

@@ -465,12 +465,17 @@ async def events_of(store: EventReader, id: str) -> list[RecordedEvent]:
 
 async def undisturbed(shape: Shape, id: str) -> Decisions:
     """Return the decisions of a run of its own, in which nothing goes wrong."""
+    return decisions(await undisturbed_events(shape, id))
+
+
+async def undisturbed_events(shape: Shape, id: str) -> list[RecordedEvent]:
+    """Return what is recorded in a run of its own, in which nothing goes wrong."""
     outside.break_down(id)
     store = MemoryEventStore()
     async with Engine.open(store, workflows=WORKFLOWS, activities=ACTIVITIES) as engine:
         assert await shape.drive(engine, shape.code, id) == shape.result
     outside.break_down(id)
-    return decisions(await events_of(store, id))
+    return await events_of(store, id)
 
 
 def decisions(events: Iterable[RecordedEvent]) -> Decisions:

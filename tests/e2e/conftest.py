@@ -37,7 +37,7 @@ class EngineOpener:
         ids: IdSource | None = None,
     ) -> OpeningEngine:
         if self._evicts:
-            options = replace(options or EngineOptions(), max_resident=1)
+            options = replace(options or EngineOptions(), max_resident=0)
         return Engine.open(
             self.store,
             workflows=workflows,
@@ -51,12 +51,12 @@ class EngineOpener:
 
 
 resident = pytest.mark.parametrize("store", ["memory", "sqlite"], indirect=True)
-"""For a test that counts which runs are in memory: it does not run with all but one evicted."""
+"""For a test that counts which runs are in memory: it does not run with all of them evicted."""
 
 
 @pytest.fixture(params=["memory", "sqlite", "evicting"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FaultyStore]:
-    """Every test runs on both stores, and once more with all runs but one out of memory."""
+    """Every test runs on both stores, and once more with each run out of memory after every step."""
     inner: EventStore
     if request.param != "sqlite":
         inner = MemoryEventStore()

@@ -1,7 +1,8 @@
 """The other process of `test_two_engines`: drives the same workflows, or works until it is killed.
 
 `drive URL NAME…` says `open`, drives the shapes under these names to their end, says which ended well, and how
-many of its appends came too late. `linger URL` starts what `lingering` has, says `working`, and works on.
+many of its appends came too late. `linger URL` starts what `lingering` has, says `working`, and works on
+until it is killed, or told to end, which it does at once.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from aion_es import Context, Engine, RetryPolicy, activity, workflow
+from aion_es import Context, Engine, EngineOptions, RetryPolicy, activity, workflow
 from aion_es.store.sqlite import Durability, SQLiteEventStore
 from aion_es.testing.faults import FaultyStore
 from tests.crash.engine_shapes import ACTIVITIES, SHAPES, WORKFLOWS, add_one
@@ -86,7 +87,12 @@ async def drive(url: str, names: list[str]) -> None:
 
 async def linger(url: str) -> None:
     Place.lingers = True
-    async with Engine.open(url, workflows=LINGERING, activities=LINGERING_ACTIVITIES) as engine:
+    async with Engine.open(
+        url,
+        workflows=LINGERING,
+        activities=LINGERING_ACTIVITIES,
+        options=EngineOptions(shutdown_grace=timedelta(0)),
+    ) as engine:
         for index in range(5):
             for code in LINGERING:
                 await engine.start(code, id=f"{code.__name__}-{index}")

@@ -11,8 +11,8 @@ from aion_es import WorkflowHandle
 from aion_es.aggregates import AttributeSchema, Workflow
 from aion_es.app import Engine
 from aion_es.authoring.definitions import workflow_definition
-from aion_es.engine.execution import Surroundings
 from aion_es.engine.replay import bring_back
+from aion_es.engine.surroundings import Surroundings
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import DEFAULT_NAMESPACE, WorkflowId, workflow_stream

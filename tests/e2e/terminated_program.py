@@ -6,6 +6,8 @@ import sys
 from datetime import timedelta
 
 from aion_es import Context, Engine, EngineOptions, activity, workflow
+from aion_es.store.memory import MemoryEventStore
+from aion_es.store.port import Position
 
 
 @activity
@@ -15,6 +17,20 @@ async def slow() -> str:
     await asyncio.sleep(float(sys.argv[3]))
     print("ended", flush=True)
     return "ended"
+
+
+@activity
+async def slower() -> str:
+    """End half a second after the other."""
+    print("begun", flush=True)
+    await asyncio.sleep(float(sys.argv[3]) + 0.5)
+    print("ended", flush=True)
+    return "ended"
+
+
+@workflow
+async def waits_for_longer(ctx: Context) -> str:
+    return await ctx.run(slower)
 
 
 @workflow
@@ -40,7 +56,41 @@ async def main() -> None:
         print("left", flush=True)
 
 
+async def one_of_two(namespace: str) -> None:
+    async with Engine.open(
+        sys.argv[1],
+        workflows=[waits, waits_for_longer],
+        activities=[slow, slower],
+        namespace=namespace,
+        options=EngineOptions(shutdown_grace=timedelta(seconds=30)),
+    ) as engine:
+        await engine.start(waits if namespace == "aion" else waits_for_longer, id="w")
+        await asyncio.Event().wait()
+
+
+async def two_engines() -> None:
+    await asyncio.gather(one_of_two("aion"), one_of_two("other"))
+
+
+class StoreThatWaits(MemoryEventStore):
+    """One that an engine waits for when it opens."""
+
+    async def end_position(self) -> Position:
+        """Never return."""
+        print("begun", flush=True)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def opens() -> None:
+    try:
+        async with Engine.open(StoreThatWaits()):
+            print("open", flush=True)
+    finally:
+        print("left", flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[2] == "own":
         signal.signal(signal.SIGTERM, lambda *_: print("own handler", flush=True))
-    asyncio.run(main())
+    asyncio.run({"two engines": two_engines, "opening": opens}.get(sys.argv[2], main)())

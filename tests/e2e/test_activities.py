@@ -6,15 +6,25 @@ import sys
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
-from aion_es import ActivityInfo, Context, NonRetryableError, RetryPolicy, activity, workflow
+from aion_es import (
+    ActivityInfo,
+    Context,
+    Engine,
+    EngineOptions,
+    NonRetryableError,
+    RetryPolicy,
+    activity,
+    workflow,
+)
 from aion_es.errors import ActivityError, WorkflowFailedError
 from aion_es.events.workflow import ActivityScheduled
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, events_of, kinds
+from tests.e2e.scenario import SOON, events_of, kinds, stream_of, until
 
 
 class Order(BaseModel):
@@ -189,37 +199,101 @@ async def test_an_exception_that_escapes_workflow_code_fails_the_run_with_its_tr
         assert await kinds(handle) == ["WorkflowStarted", "WorkflowFailed"]
 
 
-async def exits() -> None:
-    sys.exit(3)
+class Panic(BaseException):
+    """What an extension raises that was not written in Python, as pyo3 does."""
 
 
-def exits_in_thread() -> None:
-    sys.exit(3)
+RAISED: dict[str, type[BaseException]] = {
+    kind.__name__: kind
+    for kind in (SystemExit, Panic, StopIteration, GeneratorExit, asyncio.CancelledError)
+}
+
+
+async def raises(what: str) -> None:
+    raise RAISED[what]("enough")
+
+
+def raises_in_thread(what: str) -> None:
+    raise RAISED[what]("enough")
+
+
+def raises_in_process(what: str) -> None:
+    raise RAISED[what]("enough")
 
 
 ONCE = RetryPolicy(max_attempts=1)
-EXITS = {
-    "async": activity(retry=ONCE)(exits),
-    "thread": activity(retry=ONCE)(exits_in_thread),
+RAISING = {
+    "async": activity(retry=ONCE)(raises),
+    "thread": activity(retry=ONCE)(raises_in_thread),
+    "process": activity(retry=ONCE, executor="process")(raises_in_process),
 }
 
 
 @workflow
-async def runs_one_that_exits(ctx: Context, how: str) -> str:
+async def runs_one_that_raises(ctx: Context, how: tuple[str, str]) -> str:
+    executor, what = how
     try:
-        await ctx.run(EXITS[how])
+        await ctx.run(RAISING[executor], what)
     except ActivityError as error:
-        return str(error)
+        return f"{error.type}: {error.message}"
     return "went on"
 
 
-@pytest.mark.parametrize("how", list(EXITS))
-async def test_an_activity_that_calls_exit_has_failed_and_ends_nothing_else(
-    open_engine: EngineOpener, how: str
+@pytest.mark.parametrize("executor", list(RAISING))
+@pytest.mark.parametrize("what", list(RAISED))
+async def test_whatever_an_activity_raises_it_has_failed_and_ends_nothing_else(
+    open_engine: EngineOpener, executor: str, what: str
 ) -> None:
-    async with open_engine([runs_one_that_exits], list(EXITS.values())) as engine:
-        handle = await engine.start(runs_one_that_exits, how)
-        assert "failed after 1 attempt: SystemExit: 3" in await handle.result(timeout=SOON)
+    async with open_engine([runs_one_that_raises, idle], list(RAISING.values())) as engine:
+        handle = await engine.start(runs_one_that_raises, (executor, what))
+        said = f"{what}: enough"
+        if (executor, what) == ("async", "StopIteration"):
+            said = "RuntimeError: coroutine raised StopIteration"  # Python's doing: PEP 479
+        assert await handle.result(timeout=SOON) == said
+        await (await engine.start(idle)).result(timeout=SOON)
+
+
+@workflow
+async def awaits_what_was_cancelled(ctx: Context) -> str:
+    return await ctx.run(gets_cancelled_twice)
+
+
+@activity(retry=RetryPolicy(initial_interval=timedelta(0)))
+async def gets_cancelled_twice() -> str:
+    if activity.info().attempt < 3:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+    return "the third time"
+
+
+async def test_an_attempt_that_awaits_a_task_of_its_own_that_was_cancelled_is_retried(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine([awaits_what_was_cancelled], [gets_cancelled_twice]) as engine:
+        handle = await engine.start(awaits_what_was_cancelled)
+        assert await handle.result(timeout=SOON) == "the third time"
+
+
+async def test_an_attempt_that_the_engine_stops_has_no_outcome(open_engine: EngineOpener) -> None:
+    begun = asyncio.Event()
+
+    @activity(retry=ONCE)
+    async def lingers() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @workflow
+    async def runs_it(ctx: Context) -> None:
+        await ctx.run(lingers)
+
+    options = EngineOptions(shutdown_grace=timedelta(0))
+    async with open_engine([runs_it], [lingers], options=options) as engine:
+        await engine.start(runs_it, id="w")
+        await begun.wait()
+    async with open_engine([]) as engine:
+        history = await stream_of(engine, "w")
+    assert history == ["WorkflowStarted", "ActivityScheduled", "ActivityStarted"]
 
 
 @workflow
@@ -251,6 +325,110 @@ async def test_workflow_code_that_calls_exit_fails_its_run_and_ends_nothing_else
             await handle.result(timeout=SOON)
         assert (caught.value.type, caught.value.message) == ("SystemExit", "enough")
         await (await engine.start(idle)).result(timeout=SOON)
+
+
+@workflow
+async def panics(ctx: Context) -> None:
+    raise Panic("lost it")
+
+
+async def test_workflow_code_that_raises_what_is_no_exception_fails_its_run_and_ends_nothing_else(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine([panics, idle]) as engine:
+        handle = await engine.start(panics)
+        with pytest.raises(WorkflowFailedError) as caught:
+            await handle.result(timeout=SOON)
+        assert (caught.value.type, caught.value.message) == ("Panic", "lost it")
+        await (await engine.start(idle)).result(timeout=SOON)
+
+
+@workflow
+async def interrupts(ctx: Context) -> None:
+    raise KeyboardInterrupt
+
+
+def run_and_be_interrupted() -> list[str]:
+    """Return how far a program gets whose workflow code is interrupted."""
+    reached: list[str] = []
+
+    async def program() -> None:
+        async with Engine.open("memory://", workflows=[interrupts]) as engine:
+            reached.append("open")
+            await engine.start(interrupts)
+
+    try:
+        asyncio.run(program())
+    except KeyboardInterrupt:
+        reached.append("interrupted")
+    return reached
+
+
+async def test_an_interrupt_in_workflow_code_ends_the_program_and_holds_nobody_up() -> None:
+    async with asyncio.timeout(SOON.total_seconds()):
+        assert await asyncio.to_thread(run_and_be_interrupted) == ["open", "interrupted"]
+
+
+class Fragile(BaseModel):
+    """Its type cannot read it while it is broken."""
+
+    is_broken: ClassVar[bool] = False
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def check(cls, text: str) -> str:
+        if cls.is_broken:
+            raise Panic("lost it")
+        return text
+
+
+@workflow
+async def begins_with(ctx: Context, first: Fragile) -> str:
+    await ctx.sleep(timedelta(seconds=0.5))
+    return first.text
+
+
+@workflow
+async def is_given(ctx: Context) -> str:
+    return (await ctx.run(makes_fragile)).text
+
+
+@activity
+async def makes_fragile() -> Fragile:
+    raise AssertionError("the other runs")
+
+
+@activity(name="makes_fragile")
+async def makes_a_dict() -> dict[str, str]:
+    return {"text": "made"}
+
+
+async def test_a_type_that_panics_over_a_result_makes_the_run_stuck_alone(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fragile, "is_broken", True)
+    async with open_engine([is_given, idle], [makes_a_dict]) as engine:
+        handle = await engine.start(is_given)
+        await until(lambda: [r.stuck for r in engine.registry] == ["Panic: lost it"])
+        await (await engine.start(idle)).result(timeout=SOON)
+        monkeypatch.setattr(Fragile, "is_broken", False)
+        engine.supervision.retry(handle.workflow_id)
+        assert await handle.result(timeout=SOON) == "made"
+
+
+async def test_a_type_that_panics_in_replay_makes_the_run_stuck_alone(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_engine([begins_with]) as engine:
+        await engine.start(begins_with, Fragile(text="made"), id="w")
+    monkeypatch.setattr(Fragile, "is_broken", True)
+    async with open_engine([begins_with, idle]) as engine:
+        await until(lambda: [r.stuck for r in engine.registry] == ["Panic: lost it"])
+        await (await engine.start(idle)).result(timeout=SOON)
+        monkeypatch.setattr(Fragile, "is_broken", False)
+        engine.supervision.retry("w")
+        assert await engine.handle("w").result(timeout=SOON) == "made"
 
 
 async def test_an_activity_error_that_escapes_fails_the_run_with_the_activitys_error_as_cause(

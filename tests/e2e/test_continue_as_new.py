@@ -25,7 +25,7 @@ from aion_es.ids import WorkflowId
 from aion_es.payload import NOTHING
 from aion_es.store.port import RecordedEvent
 from aion_es.testing.clock import ManualClock
-from tests.e2e.conftest import EngineOpener
+from tests.e2e.conftest import EngineOpener, resident
 from tests.e2e.scenario import SOON, is_recorded, kinds, stored, stream_of, until
 
 go = Signal("go")
@@ -215,6 +215,22 @@ async def test_5_pending_work_that_the_code_does_not_catch_fails_the_run(
 
 
 # ---- point 6
+
+
+async def test_a_pause_ends_with_the_run_that_an_operator_continues_as_new(
+    open_engine: EngineOpener,
+) -> None:
+    @workflow
+    async def waits(ctx: Context, number: int) -> int:
+        if not number:
+            await ctx.sleep(3600)
+        return number
+
+    async with open_engine([waits]) as engine:
+        handle = await engine.start(waits, 0)
+        await handle.pause()
+        await handle.continue_as_new(7)
+        assert await handle.result(timeout=SOON) == 7
 
 
 async def test_6_the_operators_door_appends_both_events_at_once(open_engine: EngineOpener) -> None:
@@ -495,6 +511,7 @@ async def test_a_long_chain_keeps_going_across_restarts(open_engine: EngineOpene
         assert (await stream_of(engine, "w")).count("WorkflowStarted") == 6
 
 
+@resident  # read again meanwhile, the run would be known for what it is
 async def test_who_waits_for_a_run_that_was_taken_for_open_after_its_end_is_told(
     open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,24 @@ import pytest
 
 from aion_es import Context, Engine, Signal, activity, workflow
 from aion_es.aggregates.catalog_repository import CatalogRepository, PackageRepository
+from aion_es.engine import version_use
 from aion_es.engine.package_modules import LoadedPackage, release
 from aion_es.errors import (
     PackageError,
     PackageNotFoundError,
+    ProjectionLagError,
     VersionNotLoadedError,
     VersionPinnedError,
     WorkflowTypeNotFoundError,
 )
-from aion_es.ids import DEFAULT_NAMESPACE, catalog_stream, package_stream
+from aion_es.ids import (
+    DEFAULT_NAMESPACE,
+    WorkflowId,
+    catalog_stream,
+    package_stream,
+    workflow_stream,
+)
+from aion_es.store.port import NewEvent
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import SOON, kinds, stream_of, until
@@ -245,6 +256,27 @@ async def test_continue_as_new_takes_the_version_that_is_routed_by_then(
         assert await version_of(engine.handle(handle.workflow_id)) == two.version
 
 
+async def test_continue_as_new_keeps_the_runs_version_where_no_route_is_left(
+    open_engine: EngineOpener, tmp_path: Path
+) -> None:
+    async with open_engine() as engine:
+        one = await engine.catalog.load_package(package(tmp_path, 1))
+        handle = await engine.start("again", 1)
+        two = await engine.catalog.load_package(package(tmp_path, 2))
+        await engine.catalog.unload(two.version)
+        assert engine.catalog.routed_version("again") is None
+        await handle.signal(go)
+        assert await handle.result(timeout=SOON) == 1
+        assert await version_of(engine.handle(handle.workflow_id)) == one.version
+        assert await stream_of(engine, handle.workflow_id) == [
+            "WorkflowStarted",
+            "SignalReceived",
+            "WorkflowContinuedAsNew",
+            "WorkflowStarted",
+            "WorkflowCompleted",
+        ]
+
+
 async def flipping(engine: Engine, one: LoadedPackage, two: LoadedPackage, flips: int) -> int:
     """Flip two types to and fro; return how often a start saw a route that was not there any more."""
     wrong = 0
@@ -289,6 +321,36 @@ async def test_a_flip_is_atomic_under_eight_concurrent_starters(
         assert results == {1, 2}
 
 
+async def test_a_flip_is_atomic_for_eight_starters_in_another_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'aion.db'}"
+    async with Engine.open(url) as engine:
+        one = await engine.catalog.load_package(package(tmp_path, 1))
+        two = await engine.catalog.load_package(package(tmp_path, 2))
+        other = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.e2e.other_starter",
+            url,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert other.stdout is not None
+        assert await other.stdout.readline() == b"open\n"
+        rates = {one.version: 1, two.version: 2}
+        assert await flipping(engine, one, two, flips=20) == 0
+        said, _ = await other.communicate(b"")
+        started, *halves = said.decode().split()
+        assert (other.returncode, halves) == (0, [])
+        await engine.projections.wait_until_caught_up()
+        versions: list[str] = []
+        async for row in engine.visibility.list("WorkflowId STARTS_WITH '0-'"):
+            version = row.package_version
+            versions.append(version)
+            assert await engine.handle(row.workflow_id).result(timeout=SOON) == rates[version]
+        assert set(versions) == set(rates)
+        assert int(started) > len(versions)
+
+
 async def test_another_engine_hears_of_packages_and_routes(
     open_engine: EngineOpener, tmp_path: Path
 ) -> None:
@@ -331,6 +393,25 @@ async def test_a_package_is_not_unloaded_while_an_open_run_needs_it(
         again = await engine.catalog.load_package(package(tmp_path, 1))
         assert again.version == one.version
         assert await (await engine.start("quote", 4)).result(timeout=SOON) == 4
+
+
+async def test_a_package_is_not_unloaded_while_it_is_not_known_who_needs_it(
+    open_engine: EngineOpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version_use, "PATIENCE", timedelta(milliseconds=50))
+    async with open_engine() as engine:
+        one = await engine.catalog.load_package(package(tmp_path, 1))
+        handle = await engine.start("checkout", 1)
+        stream = workflow_stream(DEFAULT_NAMESPACE, WorkflowId(handle.workflow_id))
+        (started,) = [event async for event in engine.store.read(stream)]
+        unread = NewEvent(
+            uuid.uuid5(started.event_id, "next"), "FromTheFuture", b"{}", started.metadata
+        )
+        await engine.store.append(stream, [unread], expected=started.revision)
+        with pytest.raises(ProjectionLagError, match="pending_work"):
+            await engine.catalog.unload(one.version)
+        await engine.catalog.route("quote", one.version)  # nobody waits for that unloading
+        assert [p.name for p in engine.catalog.list_packages()] == ["shop-1"]
 
 
 async def test_unloading_drops_the_routes_that_led_there_and_no_others(

@@ -1,7 +1,8 @@
 """Queries look, never write, and are answered by running, suspended and closed runs."""
 
 import asyncio
-from typing import Any, cast
+import sys
+from typing import Any, NoReturn, cast
 
 import pytest
 from pydantic import BaseModel
@@ -13,7 +14,7 @@ from aion_es.errors import (
     QueryNotFoundError,
     WorkflowNotFoundError,
 )
-from tests.e2e.conftest import EngineOpener
+from tests.e2e.conftest import EngineOpener, resident
 from tests.e2e.scenario import SOON, kinds, stored
 
 
@@ -28,8 +29,19 @@ unknown = Query("unknown", str)
 raises = Query("raises", str)
 commands = Query("commands", str)
 wrong = Query("wrong", int)
+exits = Query("exits", str)
+panics = Query("panics", str)
+cancels = Query("cancels", str)
 add = Signal("add", str)
 done = Signal("done")
+
+
+class Panic(BaseException):
+    """What an extension raises that was not written in Python, as pyo3 does."""
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 @activity
@@ -46,6 +58,9 @@ async def shopping(ctx: Context) -> int:
     ctx.answer(raises, lambda: dict[str, str]()["missing"])
     ctx.answer(commands, lambda: str(ctx.run(nothing)))
     ctx.answer(wrong, lambda: cast("Any", "many"))
+    ctx.answer(exits, lambda: sys.exit(3))
+    ctx.answer(panics, lambda: _raise(Panic("lost it")))
+    ctx.answer(cancels, lambda: _raise(asyncio.CancelledError()))
     while True:
         adding = asyncio.ensure_future(ctx.receive(add))
         ending = asyncio.ensure_future(ctx.receive(done))
@@ -99,6 +114,7 @@ async def test_an_argument_of_the_wrong_type_is_refused(open_engine: EngineOpene
         assert caught.value.what == "argument of query 'times'"
 
 
+@resident
 async def test_a_suspended_run_is_brought_back_for_a_query(open_engine: EngineOpener) -> None:
     async with open_engine([shopping], options=EngineOptions(max_resident=1)) as engine:
         first = await engine.start(shopping, id="first")
@@ -137,7 +153,17 @@ async def test_an_unknown_query_lists_those_that_are_known(open_engine: EngineOp
         handle = await engine.start(shopping)
         with pytest.raises(QueryNotFoundError) as caught:
             await handle.query(unknown)
-        assert caught.value.known == ("basket", "commands", "phase", "raises", "times", "wrong")
+        assert caught.value.known == (
+            "basket",
+            "cancels",
+            "commands",
+            "exits",
+            "panics",
+            "phase",
+            "raises",
+            "times",
+            "wrong",
+        )
 
 
 async def test_a_query_to_an_unknown_workflow_is_refused(open_engine: EngineOpener) -> None:
@@ -148,8 +174,15 @@ async def test_a_query_to_an_unknown_workflow_is_refused(open_engine: EngineOpen
 
 @pytest.mark.parametrize(
     ("question", "reason"),
-    [(raises, "KeyError"), (commands, "it may only look"), (wrong, "PayloadError")],
-    ids=["raises", "commands", "answers with another type"],
+    [
+        (raises, "KeyError"),
+        (commands, "it may only look"),
+        (wrong, "PayloadError"),
+        (exits, "SystemExit: 3"),
+        (panics, "Panic: lost it"),
+        (cancels, "CancelledError"),
+    ],
+    ids=["raises", "commands", "answers with another type", "exits", "panics", "is cancelled"],
 )
 async def test_a_handler_that_misbehaves_fails_the_query_and_leaves_no_trace(
     open_engine: EngineOpener, question: Query[Any, None], reason: str
@@ -162,6 +195,23 @@ async def test_a_handler_that_misbehaves_fails_the_query_and_leaves_no_trace(
         await handle.signal(done)
         assert await handle.result(timeout=SOON) == 0
         assert await kinds(handle) == ["WorkflowStarted", "SignalReceived", "WorkflowCompleted"]
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [(exits, "SystemExit: 3"), (panics, "Panic: lost it"), (cancels, "CancelledError")],
+    ids=["exits", "panics", "is cancelled"],
+)
+async def test_a_handler_of_a_closed_run_that_misbehaves_fails_the_query_alone(
+    open_engine: EngineOpener, question: Query[Any, None], reason: str
+) -> None:
+    async with open_engine([shopping]) as engine:
+        handle = await engine.start(shopping)
+        await handle.signal(done)
+        await handle.result(timeout=SOON)
+        with pytest.raises(QueryFailedError, match=reason):
+            await handle.query(question)
+        assert await handle.query(phase) == "paid"
 
 
 async def test_a_handler_that_commands_does_not_make_the_run_diverge_later(

@@ -9,7 +9,9 @@ import pytest
 
 from aion_es import Context, Engine, SearchAttribute, Signal, activity, workflow
 from aion_es.errors import NonDeterminismError
-from tests.e2e.scenario import SOON, replayed, until
+from aion_es.events.workflow import MarkerRecorded
+from tests.e2e.conftest import EngineOpener
+from tests.e2e.scenario import SOON, is_recorded, replayed, until
 
 go = Signal("go")
 note = Signal("note", int)
@@ -149,8 +151,15 @@ async def remembers(ctx: Context) -> None:
     ctx.side_effect(lambda: 1, int)
 
 
-async def takes_patch(ctx: Context) -> None:
-    ctx.patched("new")
+async def patches_first(ctx: Context) -> None:
+    if ctx.patched("new"):
+        await ctx.run(first)
+
+
+async def patches_second(ctx: Context) -> None:
+    work = ctx.run(first)
+    if ctx.patched("new"):
+        await work
 
 
 async def returns(ctx: Context) -> None: ...
@@ -194,7 +203,8 @@ CASES = [
     Case(sends_note, sends_elsewhere, "signal 'note' to 'target'", "signal 'note' to 'elsewhere'"),
     Case(sets_customer, sets_total, "set attributes customer", "set attributes total"),
     Case(remembers, returns, "side_effect ''", "complete the run"),
-    Case(takes_patch, returns, "patch 'new'", "complete the run"),
+    Case(patches_first, patches_second, "patch 'new'", "activity 0 'first'"),
+    Case(patches_first, returns, "activity 0 'first'", "complete the run"),
     Case(returns, raises, "complete the run", "fail the run with ValueError"),
     Case(raises, returns, "fail the run with ValueError", "complete the run"),
     Case(raises, raises_another, "fail the run with ValueError", "fail the run with KeyError"),
@@ -222,3 +232,44 @@ async def test_a_difference_is_found_and_told(case: Case) -> None:
     assert f"  - recorded:  {case.recorded}" in str(caught.value)
     assert case.recorded == caught.value.recorded
     assert case.commanded in caught.value.commanded
+
+
+async def patches_later(ctx: Context) -> None:
+    await ctx.run(first)
+    ctx.patched("new")
+
+
+@pytest.mark.parametrize("now", [runs_first, patches_later], ids=lambda code: code.__name__)
+async def test_a_patch_can_be_taken_out_of_the_code_of_closed_and_of_open_runs(
+    open_engine: EngineOpener, now: Code
+) -> None:
+    async def goes_on(ctx: Context, code: Code) -> str:
+        await code(ctx)
+        await ctx.receive(go)
+        await ctx.run(second)
+        await ctx.receive(go)
+        return "patched for good"
+
+    @workflow(name="code")
+    async def before(ctx: Context) -> str:
+        return await goes_on(ctx, patches_first)
+
+    @workflow(name="code")
+    async def after(ctx: Context) -> str:
+        return await goes_on(ctx, now)
+
+    activities = [first, second]
+    async with open_engine([before], activities) as engine:
+        handle = await engine.start(before, id="w")
+        await until(lambda: is_recorded(handle, "ActivityCompleted"))
+    async with open_engine([after], activities) as engine:
+        mended = engine.handle("w")
+        await mended.signal(go)
+        await until(lambda: is_recorded(mended, "ActivityCompleted", 2))
+    async with open_engine([after], activities) as engine:  # what it has recorded is replayed too
+        again = engine.handle("w")
+        await again.signal(go)
+        assert await again.result(timeout=SOON) == "patched for good"
+        history = await again.history()
+    replayed(history, after)
+    assert [e.event.name for e in history if isinstance(e.event, MarkerRecorded)] == ["new"]

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from aion_es import Context, Engine, EngineOptions, Query, Signal, activity, workflow
 from aion_es.engine.supervision import RestartPolicy, RunNode, TypeNode
-from aion_es.errors import InvalidArgumentError, PayloadError, QueryNotFoundError
+from aion_es.errors import PayloadError, QueryNotFoundError
+from aion_es.projections import workers
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener, resident
 from tests.e2e.scenario import SOON, kinds, stored, until
@@ -157,6 +159,63 @@ async def test_a_parked_run_tries_again_when_there_is_something_new(
         await until(lambda: (node(engine, "w").state, node(engine, "w").restarts) == after)
 
 
+async def test_a_flood_of_signals_has_a_parked_run_tried_once_and_once_more_after_the_longest_wait(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    async with open_engine([code.after()], [note], clock=clock, options=THREE) as engine:
+        await parked(engine, clock, code)
+        before = code.tries
+        for _ in range(50):
+            await signalled(engine)
+        assert (code.tries, node(engine, "w").state) == (before + 1, "parked")
+        assert node(engine, "w").restart_at == clock.now() + timedelta(minutes=1)
+        await asked(engine)
+        assert code.tries > before + 1
+        tries = code.tries
+        for _ in range(3):
+            await signalled(engine)
+            clock.advance(timedelta(seconds=19))
+        await asyncio.sleep(0.02)
+        assert code.tries == tries
+        clock.advance(timedelta(seconds=3))
+        await until(lambda: code.tries == tries + 1)
+        clock.advance(timedelta(minutes=5))
+        await asyncio.sleep(0.02)
+        assert code.tries == tries + 1
+        assert engine.supervision.parked == ("w",)
+
+
+async def test_what_was_put_right_is_found_by_the_next_signal_that_a_parked_run_may_be_tried_for(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    is_right = False
+
+    @workflow(name="edited")
+    async def edited(ctx: Context) -> str:
+        if not is_right:
+            raise LookupError("not there yet")
+        await ctx.sleep(timedelta(days=300))
+        await ctx.receive(go)
+        return "done"
+
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    options = EngineOptions(restarts=RestartPolicy(max_restarts=0))
+    async with open_engine([edited], clock=clock, options=options) as engine:
+        for _ in range(3):
+            await signalled(engine)
+        await until(lambda: node(engine, "w").state == "parked")
+        is_right = True
+        await signalled(engine)
+        assert node(engine, "w").state == "parked"
+        clock.advance(timedelta(minutes=1))
+        await until(lambda: node(engine, "w").state != "parked")
+        clock.advance(timedelta(days=300))
+        assert await engine.handle("w").result(timeout=SOON) == "done"
+
+
 async def test_a_parked_run_records_nothing_but_facts_and_goes_on_with_the_code_that_fits(
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
@@ -183,6 +242,7 @@ async def test_restarts_that_lie_far_back_do_not_count(
     )
     options = EngineOptions(restarts=policy)
     async with open_engine([code.after()], [note], clock=clock, options=options) as engine:
+        await engine.wait_recovered(SOON)
         await engine.handle("w").signal(go)
         for _ in range(6):
             tries = code.tries
@@ -241,6 +301,47 @@ async def test_what_an_engine_that_is_gone_reported_is_forgotten_when_the_next_o
     async with open_engine([code.before()], clock=clock) as engine:
         await engine.wait_recovered(SOON)
         assert await reasons(engine) == {"w": None, "other": None}
+
+
+async def test_runs_of_a_living_engine_show_as_stuck_only_once_that_is_gone(
+    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
+    code = Edited()
+    async with AsyncExitStack() as stack:
+        async with open_engine([code.before()], clock=clock) as there:
+            for workflow_id in ("w", "other"):
+                await there.start("edited", id=workflow_id)
+            await there.projections.wait_until_caught_up()
+            here = await stack.enter_async_context(open_engine([sibling], clock=clock))
+            await here.wait_recovered(SOON)
+            assert [(o.version, o.runs) for o in here.orphaned] == [("1", 2)]
+            assert await reasons(here) == {"w": None, "other": None}
+
+        async def shown() -> bool:
+            return None not in (await reasons(here)).values()
+
+        await until(shown)
+        assert await reasons(here) == dict.fromkeys(("w", "other"), str(here.orphaned[0]))
+
+
+async def test_runs_that_came_after_the_opening_are_reported_when_their_engine_is_gone(
+    open_engine: EngineOpener,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
+    code = Edited()
+    async with open_engine([sibling], clock=clock) as here:
+        await here.wait_recovered(SOON)
+        async with open_engine([code.before()], clock=clock) as there:
+            await there.start("edited", id="w")
+        await until(lambda: here.orphaned != ())
+        assert [(o.workflow_type, o.version, o.runs) for o in here.orphaned] == [("edited", "1", 1)]
+        assert caplog.messages.count(str(here.orphaned[0])) == 1
+        here.catalog.register_workflow(code.before())
+        assert here.orphaned == ()
 
 
 # -------------------------------------------------------------------------------- places per type
@@ -498,23 +599,6 @@ async def test_without_a_bound_no_step_is_watched(open_engine: EngineOpener) -> 
     async with open_engine([computes]):
         assert "aion-watchdog" in {thread.name for thread in threading.enumerate()}
     assert "aion-watchdog" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.mark.parametrize(
-    ("options", "argument"),
-    [
-        (EngineOptions(max_concurrent_runs={"gated": 0}), "max_concurrent_runs"),
-        (EngineOptions(max_step=timedelta(0)), "max_step"),
-    ],
-    ids=["no place at all", "no time at all"],
-)
-async def test_a_bound_that_nothing_could_keep_is_refused_when_the_engine_opens(
-    options: EngineOptions, argument: str
-) -> None:
-    with pytest.raises(InvalidArgumentError) as refused:
-        async with Engine.open("memory://", options=options):
-            pass
-    assert refused.value.argument == argument
 
 
 @resident

@@ -38,8 +38,8 @@ def program(folder: Path, handler: str, seconds: float) -> Iterator[subprocess.P
         process.communicate()
 
 
-async def recorded(folder: Path) -> list[str]:
-    async with Engine.open(f"sqlite:///{folder / 'aion.db'}") as engine:
+async def recorded(folder: Path, namespace: str = "aion") -> list[str]:
+    async with Engine.open(f"sqlite:///{folder / 'aion.db'}", namespace=namespace) as engine:
         return await kinds(engine.handle("w"))
 
 
@@ -58,6 +58,27 @@ async def test_sigterm_drains_and_ends_with_the_status_that_shells_know(tmp_path
         output, errors = process.communicate(timeout=30)
     assert (output, errors, process.returncode) == ("leaving\nended\nleft\n", "", 143)
     assert await recorded(tmp_path) == COMPLETED
+
+
+async def test_sigterm_lets_the_engines_of_all_tasks_drain_before_it_ends_the_program(
+    tmp_path: Path,
+) -> None:
+    with program(tmp_path, "two engines", 0.3) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)  # asyncio remarks on what it did not pass on
+    assert (output, process.returncode) == ("ended\nended\n", 143)
+    assert [await recorded(tmp_path, name) for name in ("aion", "other")] == [COMPLETED] * 2
+
+
+async def test_sigterm_while_an_engine_opens_ends_the_program_with_the_same_status(
+    tmp_path: Path,
+) -> None:
+    with program(tmp_path, "opening", 0) as process:
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=30)
+    assert (output, errors, process.returncode) == ("left\n", "", 143)
 
 
 async def test_ctrl_c_drains_and_ends_as_programs_do_after_it(tmp_path: Path) -> None:

@@ -223,6 +223,7 @@ async def test_with_timeout_records_that_the_limit_came_first(
             "TimerStarted",
             "TimerFired",
             "WithTimeoutCompleted",
+            "MarkerRecorded",
             "WorkflowCompleted",
         ]
         assert await events_of(handle, WithTimeoutCompleted) == [

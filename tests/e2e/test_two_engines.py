@@ -1,6 +1,7 @@
 """Two engines on one store, in one process and in two: work may be wasted, never corrupted."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
@@ -274,6 +275,29 @@ async def test_who_is_alive_takes_over_from_an_engine_that_was_killed(
     assert results == [2] * len(names)
     assert ends == [1] * len(names)
     assert took < 8, "longer than a heartbeat, what it takes to look, and a slow machine explain"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "left"])
+async def test_who_is_alive_takes_over_from_an_engine_that_lived_for_a_moment(
+    file_url: str, end: signal.Signals
+) -> None:
+    """It came and went between two heartbeats of the one that is left."""
+    names = [f"{code.__name__}-{i}" for i in range(5) for code in LINGERING]
+    async with Engine.open(
+        file_url, workflows=LINGERING, activities=LINGERING_ACTIVITIES
+    ) as engine:
+        await engine.wait_recovered(SOON)
+        with _other_process("linger", file_url) as other:
+            try:
+                assert other.stdout is not None
+                assert await asyncio.to_thread(other.stdout.readline) == "working\n"
+                other.send_signal(end)
+                await asyncio.to_thread(other.wait)
+                results = [await engine.handle(name).result(timeout=SOON) for name in names]
+            finally:
+                other.kill()
+    assert results == [2] * len(names)
 
 
 def _other_process(*arguments: str) -> "subprocess.Popen[str]":

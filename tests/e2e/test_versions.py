@@ -121,6 +121,23 @@ async def _reason_in_visibility(engine: Engine, workflow_id: str) -> str | None:
     return rows[0].stuck_reason if rows else "the read model does not know it yet"
 
 
+async def test_a_closed_run_whose_version_is_missing_is_not_called_stuck(
+    open_engine: EngineOpener,
+) -> None:
+    async with open_engine([job_1], [first]) as engine:
+        old = await engine.start(job_1, id="old")
+        await reached_signal(old)
+        await old.terminate()
+    async with open_engine([job_2], [first]) as engine:
+        with pytest.raises(QueryFailedError) as caught:
+            await engine.handle("old").query(where)
+        assert caught.value.reason == (
+            "its code is version '1' of 'job', which is not loaded (loaded: 2); "
+            "register it with @workflow(version='1')"
+        )
+        assert isinstance(caught.value.__cause__, VersionNotLoadedError)
+
+
 async def test_a_run_whose_version_is_missing_is_stuck_with_its_reason_and_goes_on_when_it_is_there(
     open_engine: EngineOpener,
 ) -> None:
@@ -134,8 +151,12 @@ async def test_a_run_whose_version_is_missing_is_stuck_with_its_reason_and_goes_
         assert description.status == "Running"
         assert description.stuck_reason is not None
         assert "need version '1', which is not loaded" in description.stuck_reason
-        with pytest.raises(QueryFailedError, match="stuck"):
+        with pytest.raises(QueryFailedError) as caught:
             await handle.query(where)
+        assert str(caught.value) == (
+            "query 'where' failed: the run is stuck: its code is version '1' of 'job', which is not loaded "
+            "(loaded: 2); register it with @workflow(version='1')"
+        )
 
         async def noted() -> bool:
             return await _reason_in_visibility(engine, "old") == description.stuck_reason

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum
-from typing import Annotated, Any, Final, Generic, NamedTuple, NotRequired, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NotRequired, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -30,6 +30,16 @@ class Colour(Enum):
 
 class Level(IntEnum):
     LOW = 1
+
+
+class Span(Enum):
+    SHORT = (1, 2)
+    LONG = (3, 4)
+
+
+class Painted(BaseModel):
+    colour: Literal[Colour.RED]
+    name: dict[str, str] = {"type": "literal"}  # not a schema, though it looks like a piece of one
 
 
 class Line(BaseModel):

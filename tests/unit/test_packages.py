@@ -3,6 +3,7 @@
 import importlib.resources
 import inspect
 import io
+import os
 import pickle
 import sys
 import tarfile
@@ -19,7 +20,7 @@ import pytest
 
 from aion_es.engine.package_modules import LoadedPackage, load, release
 from aion_es.engine.packages import PackageFiles
-from aion_es.errors import PackageError
+from aion_es.errors import PackageError, PackageNotFoundError
 
 FLOWS = """
 from aion_es import Context, activity, workflow
@@ -150,6 +151,29 @@ def test_the_modules_are_known_by_the_names_that_importing_them_takes() -> None:
         "single": "single.py",
     }
     assert files.own_names == {"shop", "single"}
+
+
+def test_a_version_that_is_not_even_a_text_is_shown_as_it_is() -> None:
+    wrong = PackageNotFoundError(None)  # type: ignore[arg-type]  # what a caller may give
+    assert str(wrong) == "no package None is loaded (loaded: none)"
+
+
+def test_an_empty_path_is_refused_and_the_current_directory_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write(tmp_path / "here", {"a.py": FLOWS}))
+    with pytest.raises(PackageError, match="the path is empty"):
+        PackageFiles.read("")
+    assert list(PackageFiles.read(".").files) == ["a.py"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused_and_shown(tmp_path: Path) -> None:
+    folder = write(tmp_path / "p", {"a.py": FLOWS})
+    with open(os.fsencode(folder) + b"/bad\xff.txt", "wb"):  # noqa: PTH123 - no Path can say this name
+        pass
+    with pytest.raises(PackageError) as refused:
+        PackageFiles.read(folder)
+    assert refused.value.reason == "'bad\\udcff.txt' is not a name in UTF-8"
 
 
 def test_what_is_no_package_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -309,12 +333,20 @@ def test_modules_that_nobody_uses_any_more_leave_the_process(loaded: Loader) -> 
         ({"a.py": "def"}, "importing 'a' raised SyntaxError: invalid syntax (a.py, line 1)"),
         ({"a.py": "raise SystemExit(2)"}, "importing 'a' raised SystemExit: 2"),
         (
+            {"a.py": "import pytest\npytest.importorskip('nowhere')"},
+            "importing 'a' raised Skipped: could not import 'nowhere'",
+        ),
+        (
+            {"a.py": "import asyncio\nraise asyncio.CancelledError('x')"},
+            "importing 'a' raised CancelledError: x",
+        ),
+        (
             {"a.py": FLOWS, "b.py": FLOWS},
             "the package defines 'greet' twice; a package holds one version",
         ),
         ({"a.py": FLOWS.replace("-> str", "-> 'Nowhere'")}, "an annotation cannot be resolved"),
     ],
-    ids=["nothing in it", "import", "syntax", "exit", "twice", "annotation"],
+    ids=["nothing in it", "import", "syntax", "exit", "skip", "cancel", "twice", "annotation"],
 )
 def test_a_package_that_cannot_be_used_is_refused_and_leaves_nothing_behind(
     loaded: Loader, files: dict[str, str], reason: str

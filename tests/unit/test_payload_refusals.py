@@ -275,6 +275,35 @@ def test_a_type_that_cannot_be_validated_is_refused_by_its_name() -> None:
         encoder(Handle)
 
 
+@pytest.mark.parametrize("declared", [BaseModel, list[BaseModel | None]], ids=str)
+def test_a_model_without_fields_is_no_type_for_a_value(declared: Any) -> None:
+    with pytest.raises(PayloadError, match="BaseModel has no fields; declare the model itself"):
+        encoder(declared)
+
+
+def test_a_field_of_a_model_without_fields_is_refused_when_it_is_written() -> None:
+    class Envelope(BaseModel):
+        content: BaseModel
+
+    with pytest.raises(PayloadError, match="input of workflow 'checkout', at"):
+        Payload.of(Envelope(content=Line(sku="a")), what="input of workflow 'checkout'")
+
+
+@pytest.mark.parametrize("declared", [len, lambda: 1], ids=["built-in", "lambda"])
+def test_a_function_is_no_type(declared: Any) -> None:
+    with pytest.raises(PayloadError, match="is a function, not a type"):
+        encoder(declared)
+
+
+def test_a_literal_takes_its_own_member_only() -> None:
+    with pytest.raises(PayloadError, match=r"got Colour <Colour.GREEN: 'green'>"):
+        Payload.of(Colour.GREEN, Literal[Colour.RED])
+    with pytest.raises(PayloadError, match="got str 'red'"):
+        Payload.of("red", Literal[Colour.RED])
+    with pytest.raises(PayloadError, match="got str 'green'"):
+        Payload(data="green").to(Literal[Colour.RED])
+
+
 def test_a_type_with_an_annotation_that_cannot_be_looked_up_is_refused() -> None:
     with pytest.raises(PayloadError, match="cannot be looked up: unhashable type: 'dict'"):
         Payload.of(1, Annotated[int, {"unit": "s"}])

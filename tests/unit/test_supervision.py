@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from aion_es.engine.registry import Registry
+from aion_es.aggregates.status import WorkflowStatus
+from aion_es.engine.registry import Registration, Registry
 from aion_es.engine.supervision import RestartPolicy, Supervision
 from aion_es.engine.timers import TimerService
 from aion_es.ids import RunId, WorkflowId
@@ -68,6 +69,22 @@ def test_a_run_that_has_begun_goes_on_whatever_the_limit() -> None:
 
 def test_a_type_without_a_limit_begins_at_once() -> None:
     assert Engine().supervision.admit(A, "other", begun=False)
+
+
+def test_the_end_of_a_run_that_another_follows_gives_no_place_away_though_neither_is_in_memory() -> (
+    None
+):
+    engine = Engine()
+    engine.supervision.supply([(A, "job")])
+    engine.admit(B)
+    successor = Registration(
+        A, RunId("next"), "job", "1", WorkflowStatus.RUNNING, "suspended", open_at=3
+    )
+    engine.registry.register(successor)
+    engine.registry.remove(A, RunId("r"))
+    assert engine.woken == []
+    engine.registry.remove(A, RunId("next"))
+    assert engine.woken == [B]
 
 
 def test_a_run_that_another_engine_closed_gives_its_place_away_unless_its_process_is_here() -> None:

@@ -43,10 +43,8 @@ class Rows:
     async def end_position(self) -> Position:
         return Position(7, 7)
 
-    async def wait_until(
-        self, position: Position, *, projection: str, timeout: timedelta | None
-    ) -> None:
-        assert (projection, timeout) == ("pending_work", None)
+    async def wait_until(self, position: Position, *, projection: str, timeout: timedelta) -> None:
+        assert (projection, timeout) == ("pending_work", timedelta(seconds=10))
         self.awaited.append(position)
 
 

@@ -1,0 +1,211 @@
+"""An event that this program cannot read: its run waits and is shown, and nothing else stands still for it."""
+
+import uuid
+from datetime import datetime, timedelta
+
+import pytest
+
+from aion_es import Context, Engine, EngineOptions, Signal, workflow
+from aion_es.aggregates import Workflow
+from aion_es.aggregates.workflow_repository import WorkflowRepository
+from aion_es.engine.supervision import UNREAD, RestartPolicy, RunNode
+from aion_es.errors import EventDecodeError, InternalError, UnknownEventTypeError
+from aion_es.events.values import SignalMessage
+from aion_es.ids import DEFAULT_NAMESPACE, SignalId, WorkflowId, workflow_stream
+from aion_es.payload import NOTHING
+from aion_es.store.port import EventStore, NewEvent
+from aion_es.testing.clock import ManualClock
+from tests.e2e.conftest import EngineOpener, resident
+from tests.e2e.scenario import SOON, stream_of, until
+
+go = Signal("go")
+ONCE = EngineOptions(restarts=RestartPolicy(max_restarts=1))
+
+
+@workflow
+async def waits(ctx: Context) -> str:
+    await ctx.receive(go)
+    return "went"
+
+
+@workflow
+async def answers(ctx: Context) -> str:
+    return "answered"
+
+
+@workflow
+async def asks(ctx: Context) -> str:
+    return await ctx.spawn(answers, id="child")
+
+
+async def spoil(
+    store: EventStore, workflow_id: str, kind: str = "FromTheFuture", metadata: bytes | None = None
+) -> None:
+    """Record an event, as another program might have, that this one cannot read."""
+    stream = workflow_stream(DEFAULT_NAMESPACE, WorkflowId(workflow_id))
+    last = [event async for event in store.read(stream)][-1]
+    event_id = uuid.uuid5(uuid.NAMESPACE_OID, workflow_id)
+    event = NewEvent(event_id, kind, b"{}", last.metadata if metadata is None else metadata)
+    await store.append(stream, [event], expected=last.revision)
+
+
+async def signal_from_outside(store: EventStore, workflow_id: str) -> None:
+    """Have another process than the engine's record a signal."""
+    message = SignalMessage(signal_id=SignalId("outside"), name="go", payload=NOTHING)
+    now = datetime.fromisoformat("2030-01-01T00:00:00+00:00")
+    await WorkflowRepository(store).execute(
+        workflow_id, lambda w: w.receive_signal(message, at=now)
+    )
+
+
+def node(engine: Engine, workflow_id: str) -> RunNode | None:
+    nodes = [n for t in engine.supervision.tree().types for n in t.runs]
+    return next((n for n in nodes if n.workflow_id == workflow_id), None)
+
+
+def state(engine: Engine, workflow_id: str) -> tuple[str, int]:
+    found = node(engine, workflow_id)
+    return ("unknown", 0) if found is None else (found.state, found.restarts)
+
+
+async def test_a_run_that_cannot_be_read_is_restarted_parked_and_shown_and_its_siblings_go_on(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        bad = await engine.start(waits, id="bad")
+        good = await engine.start(waits, id="good")
+        await spoil(open_engine.store, "bad")
+        with pytest.raises(UnknownEventTypeError):
+            await bad.signal(go)
+        assert state(engine, "bad") == ("restarting", 1)
+        assert (await engine.health()).stuck == 1
+        clock.advance(timedelta(seconds=1))
+        await until(lambda: state(engine, "bad") == ("parked", 2))
+        assert engine.supervision.parked == ("bad",)
+        shown = node(engine, "bad")
+        assert shown is not None
+        assert shown.last_error is not None
+        assert "FromTheFuture" in shown.last_error
+        await good.signal(go)
+        assert await good.result(timeout=SOON) == "went"
+
+
+@resident
+async def test_a_parked_run_that_cannot_be_read_is_not_read_again_for_each_who_asks(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    options = EngineOptions(restarts=RestartPolicy(max_restarts=0))
+    async with open_engine([waits], clock=clock, options=options) as engine:
+        bad = await engine.start(waits, id="bad")
+        await spoil(open_engine.store, "bad")
+        for _ in range(2):  # once because it comes, once because it is parked and something is new
+            with pytest.raises(UnknownEventTypeError):
+                await bad.signal(go)
+        reads = open_engine.store.called["read"]
+        for _ in range(20):
+            with pytest.raises(UnknownEventTypeError):
+                await bad.signal(go)
+        assert open_engine.store.called["read"] == reads
+        assert state(engine, "bad") == ("parked", 2)
+
+
+async def test_a_run_of_which_nothing_could_be_read_is_shown_without_its_type(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    async with open_engine([waits], clock=clock) as engine:
+        await engine.start(waits, id="bad")
+        await engine.projections.wait_until_caught_up()
+    await spoil(open_engine.store, "bad", "SignalReceived")
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        with pytest.raises(EventDecodeError):
+            await engine.handle("bad").signal(go)
+        (of_type,) = engine.supervision.tree().types
+        (run,) = of_type.runs
+        assert (of_type.workflow_type, run.workflow_id, run.run_id) == (UNREAD, "bad", "")
+        assert (run.state, run.restarts) == ("restarting", 1)
+        assert (await engine.health()).stuck == 1
+
+
+async def test_a_failure_of_the_engine_itself_costs_one_run_a_restart_and_no_fact(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    is_broken = True
+
+    def send(aggregate: Workflow, at: datetime) -> None:
+        if is_broken:
+            raise ZeroDivisionError("a bug of ours")
+        message = SignalMessage(signal_id=SignalId("s"), name="go", payload=NOTHING)
+        aggregate.receive_signal(message, at=at)
+
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        handle = await engine.start(waits, id="w")
+        engine._core.post_fact(handle.workflow_id, handle.run_id, send)  # type: ignore[arg-type]  # as couriers do
+        await until(lambda: state(engine, "w") == ("restarting", 1))
+        shown = node(engine, "w")
+        assert shown is not None
+        assert shown.last_error == "internal error, please report: ZeroDivisionError: a bug of ours"
+        with pytest.raises(InternalError):
+            await handle.signal(go)
+        is_broken = False
+        clock.advance(timedelta(seconds=1))
+        assert await handle.result(timeout=SOON) == "went"
+        assert await stream_of(engine, "w") == [
+            "WorkflowStarted",
+            "SignalReceived",
+            "WorkflowCompleted",
+        ]
+
+
+async def test_a_command_at_which_the_engine_fails_costs_nobody_else_anything(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    def breaks(aggregate: Workflow, at: datetime) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        handle = await engine.start(waits, id="w")
+        for _ in range(3):
+            with pytest.raises(InternalError, match="ZeroDivisionError: a bug of ours"):
+                await engine._core.request(handle.workflow_id, breaks)
+        assert engine.supervision.stuck == 0
+        await handle.signal(go)
+        assert await handle.result(timeout=SOON) == "went"
+
+
+async def test_recovery_ends_where_an_errand_meets_a_stream_that_cannot_be_read(
+    open_engine: EngineOpener,
+) -> None:
+    store = open_engine.store
+    options = EngineOptions(shutdown_grace=timedelta(0))
+    async with open_engine([waits, asks, answers], options=options) as engine:
+        await engine.start(waits, id="good")
+        store.crash_after(1)
+        await engine.start(asks, id="parent")
+        await store.crashed.wait()
+    store.heal()
+    await spoil(store, "parent")
+    async with open_engine([waits, asks, answers]) as engine:
+        await until(lambda: _stand_still(engine))
+        for status in await engine.projections.status():
+            if status.failed_position is not None:
+                await engine.projections.skip(status.name, status.failed_position)
+        await engine.wait_recovered(SOON)
+        handle = engine.handle("good")
+        await handle.signal(go)
+        assert await handle.result(timeout=SOON) == "went"
+
+
+async def _stand_still(engine: Engine) -> bool:
+    return sum(s.failed_position is not None for s in await engine.projections.status()) == 1
+
+
+@pytest.mark.parametrize("kind", ["WorkflowCompleted", "WorkflowContinuedAsNew"])
+async def test_an_engine_hears_of_what_comes_after_an_end_that_cannot_be_read(
+    open_engine: EngineOpener, kind: str
+) -> None:
+    async with open_engine([waits]) as engine:
+        await engine.start(waits, id="bad")
+        good = await engine.start(waits, id="good")
+        await spoil(open_engine.store, "bad", kind, metadata=b"not ours")
+        await signal_from_outside(open_engine.store, "good")
+        assert await good.result(timeout=SOON) == "went"
