@@ -18,6 +18,7 @@ from aion_es.store.port import (
     START,
     Appended,
     Consumer,
+    ConsumerGroupChanges,
     ConsumerGroupSettings,
     Delivery,
     ExpectedRevision,
@@ -148,6 +149,12 @@ class Confined:
         )
         try:
             await self.inner.create_consumer_group(self._in(name), wanted)
+        except StoreError as error:
+            raise self._told(error) from error
+
+    async def update_consumer_group(self, name: str, changes: ConsumerGroupChanges) -> None:
+        try:
+            await self.inner.update_consumer_group(self._in(name), changes)
         except StoreError as error:
             raise self._told(error) from error
 
