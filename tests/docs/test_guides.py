@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import logging
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,15 @@ from tests.docs.pages import ROOT, blocks
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 IN_A_PROCESS = {"observability"}
 """They install what a process has once, and keeps: an SDK of OpenTelemetry."""
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A page may silence a logger for itself."""
+    yield
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("aion_es."):
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def run(page: Path) -> None:

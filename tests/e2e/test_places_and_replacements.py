@@ -28,7 +28,7 @@ async def once() -> str:
     return "ran"
 
 
-@activity(start_to_close=timedelta.max, heartbeat=timedelta.max)
+@activity(start_to_close=timedelta(days=365_000), heartbeat=timedelta(days=365_000))
 async def unbounded() -> str:
     return "ran"
 
