@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import shutil
 import subprocess
 import sys
 import types
@@ -55,12 +54,12 @@ def test_the_code_of_a_guide_does_what_the_guide_says(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     program = "import sys, pathlib, tests.docs.test_guides as t; t.run(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-W", "error", "-c", program, str(page)]
-    for _ in range(3):  # what is measured may be collected a moment before it has happened
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:  # what is measured may be collected a moment before it has happened
+        again = tmp_path / "again"
+        again.mkdir()
+        monkeypatch.chdir(again)
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode == 0:
-            break
-        for left in tmp_path.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
     assert (done.returncode, done.stderr) == (0, "")
 
 
