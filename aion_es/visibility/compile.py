@@ -177,7 +177,10 @@ def _with_names(field: Field, sets: NameSets, *, having: bool) -> Select[Any] | 
 def _ranges(column: Any, node: Comparison) -> list[ColumnElement[bool]]:
     """Return the ranges that lie between the values that `node` excludes."""
     if node.operator == "not_between":
-        return [column < node.values[0], column > node.values[1]]
+        low, high = node.values
+        below, above = column < low, column > high
+        # With the bounds the wrong way round they overlap, and a run must not be found twice.
+        return [or_(below, above)] if low > high else [below, above]
     values = sorted(set(node.values))
     between = [and_(column > low, column < high) for low, high in pairwise(values)]
     return [column < values[0], *between, column > values[-1]]
