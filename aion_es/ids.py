@@ -44,6 +44,11 @@ class UUIDv7Source:
         return str(uuid_utils.uuid7())
 
 
+def is_storable(text: str) -> bool:
+    """Return whether every store and database can hold the text: it has no NUL and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def check_id(kind: str, value: object) -> str:
     """Return `value` if it can name a workflow or a schedule.
 

@@ -254,11 +254,7 @@ def _retry_at(
 
 def _after(at: datetime, policy: RetryPolicy, tries: int) -> datetime:
     try:
-        delay = policy.delay_after(tries)
-    except OverflowError:  # a factor so large that a float cannot hold the interval
-        delay = policy.max_interval
-    try:
-        return at + delay
+        return at + policy.delay_after(tries)
     except OverflowError:
         return _LAST
 

@@ -5,9 +5,10 @@ The bounds are those of EventStoreDB's protocol, so that what one store takes, e
 
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeGuard
 
 from aion_es.errors import InvalidArgumentError
+from aion_es.ids import is_storable
 from aion_es.store.port import (
     START,
     ConsumerGroupChanges,
@@ -92,7 +93,7 @@ def check_name(what: str, name: str) -> None:
         return
     if not name:
         raise InvalidArgumentError(what, "must not be empty")
-    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+    if not is_storable(name):
         raise InvalidArgumentError(what, "must not contain NUL or half of a surrogate pair")
 
 
@@ -159,12 +160,12 @@ def check_changes(name: str, changes: ConsumerGroupChanges) -> None:
     check_group(name, changes.applied_to(ConsumerGroupSettings()))
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_whole(argument: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not _is_whole(value):
         raise InvalidArgumentError(argument, f"must be an int, not {value!r}")
     if not least <= value <= most:
         raise InvalidArgumentError(argument, f"must be from {least} to {most}, not {value}")

@@ -5,6 +5,7 @@ from typing import Any, Final, TypeAlias
 
 from aion_es.errors import InvalidArgumentError
 from aion_es.events.conditions import Comparable, Condition
+from aion_es.ids import is_storable
 from aion_es.store.port import Position
 
 Asked: TypeAlias = str | Condition
@@ -71,11 +72,11 @@ def check_position(argument: str, position: object) -> None:
 
 
 def can_be_id(argument: str, text: object) -> bool:
-    """Return whether a database can hold the text as an id: no NUL, no lone surrogate.
+    """Return whether a database can hold the text as an id.
 
     Raises:
         InvalidArgumentError: It is no text.
     """
     if not isinstance(text, str):
         raise InvalidArgumentError(argument, f"must be a text, got {text!r}")
-    return "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
+    return is_storable(text)

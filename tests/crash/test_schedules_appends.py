@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
 from tests.e2e.scenario import until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
@@ -33,7 +34,6 @@ from tests.e2e.schedule_scenario import (
     waits,
 )
 
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LAST = 4
 """Minutes that are lived through; in the third the first action is let go, unless the policy ends it."""
 

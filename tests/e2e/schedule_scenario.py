@@ -1,17 +1,18 @@
 """What the tests of schedules share: a workflow that waits for its signal, and looking into a schedule's stream."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from aion_es import Context, Signal, workflow
 from aion_es.app import Engine
 from aion_es.events import schedule as ev
 from aion_es.events.codec import decode
-from aion_es.ids import DEFAULT_NAMESPACE, ScheduleId, schedule_stream
+from aion_es.ids import DEFAULT_NAMESPACE, ScheduleId, WorkflowId, schedule_stream
 from aion_es.schedules import CatchUp, Interval, Overlap, Schedule, Spec, Start
 from aion_es.schedules.naming import action_id
 from aion_es.store.port import EventReader
 
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 NIGHTLY = "nightly"
 done = Signal("done")
@@ -79,6 +80,20 @@ def story(events: Sequence[ev.ScheduleEvent], begin: datetime) -> list[str]:
             name += f" ({event.reason})"
         short.append(name)
     return short
+
+
+def name(minute: int, schedule_id: str = NIGHTLY) -> WorkflowId:
+    """Return the workflow id of the action of a minute since `BEGIN`."""
+    return action_id(ScheduleId(schedule_id), BEGIN + minute * MINUTE)
+
+
+async def told(store: EventReader) -> list[str]:
+    """Return the story of the nightly schedule since `BEGIN`."""
+    return story(await recorded(store), BEGIN)
+
+
+async def is_told(store: EventReader, *expected: str) -> bool:
+    return await told(store) == list(expected)
 
 
 async def finish(engine: Engine, due: datetime, schedule_id: str = NIGHTLY) -> None:

@@ -1,6 +1,6 @@
 """Schedules that fire: each overlap policy live, pause, update, trigger, backfill, describe, list."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -19,14 +19,13 @@ from aion_es.errors import (
     WorkflowTypeNotFoundError,
 )
 from aion_es.events.workflow import WorkflowStarted
-from aion_es.ids import ScheduleId, WorkflowId
 from aion_es.schedules import Calendar, Cron, Interval, Overlap, Schedule, Spec, Start
-from aion_es.schedules.naming import action_id
 from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import events_of, is_recorded, until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
@@ -35,17 +34,13 @@ from tests.e2e.schedule_scenario import (
     every_minute,
     finish,
     insists,
+    name,
     recorded,
-    story,
+    told,
     waits,
 )
 
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 customer = SearchAttribute("customer", str)
-
-
-def name(minute: int, schedule_id: str = NIGHTLY) -> WorkflowId:
-    return action_id(ScheduleId(schedule_id), BEGIN + minute * MINUTE)
 
 
 async def minute_by_minute(
@@ -60,10 +55,6 @@ async def minute_by_minute(
 
 async def is_long(store: FaultyStore, events: int) -> bool:
     return len(await recorded(store)) >= events
-
-
-async def told(store: FaultyStore) -> list[str]:
-    return story(await recorded(store), BEGIN)
 
 
 async def test_an_action_is_started_when_it_is_due_with_everything_that_it_was_given(

@@ -1,21 +1,18 @@
 """Backfills beside turns that are taken at the same time: each sees what the other has decided."""
 
-from datetime import UTC, datetime
-
 import pytest
 
 from aion_es.aggregates.schedule_state import ScheduleState
 from aion_es.app import Engine
 from aion_es.engine.schedule_actions import Look
-from aion_es.ids import ScheduleId, WorkflowId
+from aion_es.ids import ScheduleId
 from aion_es.schedules import Overlap, Start
-from aion_es.schedules.naming import action_id
-from aion_es.store.port import EventReader
 from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import is_recorded, until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
@@ -23,23 +20,10 @@ from tests.e2e.schedule_scenario import (
     every_minute,
     finish,
     insists,
-    recorded,
-    story,
+    is_told,
+    name,
+    told,
 )
-
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def name(minute: int) -> WorkflowId:
-    return action_id(ScheduleId(NIGHTLY), BEGIN + minute * MINUTE)
-
-
-async def told(store: EventReader) -> list[str]:
-    return story(await recorded(store), BEGIN)
-
-
-async def is_told(store: EventReader, *expected: str) -> bool:
-    return await told(store) == list(expected)
 
 
 def let_a_minute_pass_after_the_next_look(

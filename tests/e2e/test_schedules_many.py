@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime
 
 from aion_es.app import Engine
 from aion_es.ids import ScheduleId
@@ -13,9 +12,8 @@ from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import until
-from tests.e2e.schedule_scenario import MINUTE, WORKFLOWS, echoes, every_minute, recorded
+from tests.e2e.schedule_scenario import BEGIN, MINUTE, WORKFLOWS, echoes, every_minute, recorded
 
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 HORIZONS = 12
 """In an hour: it moves every five minutes."""
 YEARLY = Spec(Calendar(month=1, day=1))

@@ -1,42 +1,30 @@
 """Schedules over restarts: what was missed, what waited, what was taken and not started, code that comes later."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from aion_es.app import Engine
-from aion_es.ids import RunId, ScheduleId, WorkflowId
+from aion_es.ids import RunId
 from aion_es.schedules import CatchUp, Interval, Overlap, Schedule, Spec, Start
-from aion_es.schedules.naming import action_id
 from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import SOON, until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
     echoes,
     every_minute,
     finish,
+    is_told,
+    name,
     recorded,
-    story,
+    told,
     waits,
 )
-
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def name(minute: int) -> WorkflowId:
-    return action_id(ScheduleId(NIGHTLY), BEGIN + minute * MINUTE)
-
-
-async def told(store: FaultyStore) -> list[str]:
-    return story(await recorded(store), BEGIN)
-
-
-async def is_told(store: FaultyStore, *expected: str) -> bool:
-    return await told(store) == list(expected)
 
 
 async def has(engine: Engine, workflow_id: str) -> bool:

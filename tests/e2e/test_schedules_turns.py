@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -10,7 +10,7 @@ from aion_es import EngineOptions
 from aion_es.aggregates.schedule import CHECKPOINT_EVERY
 from aion_es.app import Engine
 from aion_es.errors import PayloadTooLargeError, StoreUnavailableError
-from aion_es.ids import DEFAULT_NAMESPACE, RunId, ScheduleId, WorkflowId, workflow_stream
+from aion_es.ids import DEFAULT_NAMESPACE, RunId, ScheduleId, workflow_stream
 from aion_es.schedules import Calendar, Interval, Overlap, Schedule, Spec, Start
 from aion_es.schedules.naming import action_id
 from aion_es.store.port import EventReader
@@ -19,28 +19,20 @@ from aion_es.testing.faults import FaultyStore
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
     echoes,
     every_minute,
-    recorded,
-    story,
+    name,
+    told,
     waits,
 )
 
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 NEW_YEAR = Calendar(month=1, day=1)
 YEARLY = every_minute(Overlap.ALLOW_ALL, action=Start(echoes, "x"), spec=Spec(NEW_YEAR))
 IMPATIENT = EngineOptions(store_patience=timedelta(milliseconds=100))
-
-
-def name(minute: int) -> WorkflowId:
-    return action_id(ScheduleId(NIGHTLY), BEGIN + minute * MINUTE)
-
-
-async def told(store: FaultyStore) -> list[str]:
-    return story(await recorded(store), BEGIN)
 
 
 async def has(engine: Engine, workflow_id: str) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from aion_es import Engine
@@ -14,6 +14,7 @@ from aion_es.schedules.naming import action_id
 from aion_es.testing.clock import ManualClock
 from tests.e2e.scenario import until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     WORKFLOWS,
     done,
@@ -22,8 +23,6 @@ from tests.e2e.schedule_scenario import (
     recorded,
     waits,
 )
-
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def opened(tmp_path: Path, clock: ManualClock | None = None) -> OpeningEngine:

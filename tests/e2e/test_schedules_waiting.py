@@ -1,7 +1,5 @@
 """Schedules that are changed or paused in the middle: when one action runs, and the next one waits for its end."""
 
-from datetime import UTC, datetime
-
 import pytest
 
 from aion_es.app import Engine
@@ -13,6 +11,7 @@ from aion_es.testing.faults import FaultyStore
 from tests.e2e.conftest import EngineOpener
 from tests.e2e.scenario import is_recorded, until
 from tests.e2e.schedule_scenario import (
+    BEGIN,
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
@@ -20,11 +19,10 @@ from tests.e2e.schedule_scenario import (
     echoes,
     every_minute,
     insists,
-    recorded,
-    story,
+    is_told,
+    told,
 )
 
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST = action_id(ScheduleId(NIGHTLY), BEGIN + MINUTE)
 SECOND = action_id(ScheduleId(NIGHTLY), BEGIN + 2 * MINUTE)
 
@@ -38,14 +36,6 @@ that_wait = pytest.mark.parametrize(
     ],
 )
 """The policies under which an action waits for the end of the one before it."""
-
-
-async def told(store: FaultyStore) -> list[str]:
-    return story(await recorded(store), BEGIN)
-
-
-async def is_told(store: FaultyStore, *expected: str) -> bool:
-    return await told(store) == list(expected)
 
 
 async def has(engine: Engine, workflow_id: WorkflowId) -> bool:
