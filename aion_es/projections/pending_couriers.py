@@ -1,5 +1,6 @@
 """What runs owe each other: children to be started, told of and closed; signals to be delivered."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final, Literal, TypeAlias
@@ -56,8 +57,12 @@ class Child:
         return "nothing" if done else "close"
 
 
-_Kind: TypeAlias = Literal["put", "drop", "phase", "told", "awaited", "unwanted"]
+_Kind: TypeAlias = Literal[
+    "put", "drop", "phase", "told", "awaited", "unwanted", "parent", "renewed"
+]
 _Change: TypeAlias = tuple[Position, _Kind, ChildKey, Any]
+"""When, what, of which child, and what is told; the last two kinds are of all children of a run, or of a workflow's
+earlier runs, and name no child."""
 _by_position = itemgetter(0)
 _KEY: Final = ("workflow_id", "run_id", "child_workflow_id")
 
@@ -75,8 +80,6 @@ class Children:
     def __init__(self) -> None:
         self.at = START
         self._changes: list[_Change] = []
-        self._parents: dict[tuple[str, str], ParentState] = {}
-        self._newest: dict[str, str] = {}
 
     def requested(self, workflow_id: str, run_id: str, event: ev.ChildWorkflowStarted) -> None:
         """The parent asked for a child."""
@@ -109,22 +112,18 @@ class Children:
 
     def parent_is(self, workflow_id: str, run_id: str, state: ParentState) -> None:
         """The parent closed, or was reopened."""
-        self._parents[workflow_id, run_id] = state
+        self._changes.append((self.at, "parent", (workflow_id, run_id, ""), state))
 
     def renewed(self, workflow_id: str, run_id: str) -> None:
         """A new run took the workflow id: its earlier runs cannot be reopened any more."""
-        self._newest[workflow_id] = run_id
+        self._changes.append((self.at, "renewed", (workflow_id, run_id, ""), None))
 
     def write(self, connection: Connection) -> None:
         """Play the changes onto the rows."""
-        if not (self._changes or self._parents or self._newest):
+        if not self._changes:
             return
         stored = self._read(connection)
         rows = self._played(stored)
-        for key in list(rows):
-            child = rows[key] = self._with_parent(key, rows[key])
-            if child.parent_state == "final" and child.owed == "nothing":
-                del rows[key]
         changed = [
             (*key, *_columns(child)) for key, child in rows.items() if stored.get(key) != child
         ]
@@ -132,38 +131,82 @@ class Children:
         bulk.delete(connection, CHILDREN, _KEY, [key for key in stored if key not in rows])
 
     def _read(self, connection: Connection) -> dict[ChildKey, Child]:
+        keys: dict[int, set[tuple[str, ...]]] = {1: set(), 2: set(), 3: set()}
+        for _, kind, key, _ in self._changes:
+            known = 1 if kind == "renewed" else 2 if kind == "parent" else 3
+            keys[known].add(key[:known])
         found = (
-            *bulk.select(connection, CHILDREN, _KEY, [key for _, _, key, _ in self._changes]),
-            *bulk.select(connection, CHILDREN, _KEY[:2], list(self._parents)),
-            *bulk.select(connection, CHILDREN, _KEY[:1], [(key,) for key in self._newest]),
+            row
+            for known, wanted in keys.items()
+            for row in bulk.select(connection, CHILDREN, _KEY[:known], list(wanted))
         )
         return {(row[0], row[1], row[2]): Child(*row[3:9]) for row in found}
 
     def _played(self, stored: dict[ChildKey, Child]) -> dict[ChildKey, Child]:
-        rows = dict(stored)
+        rows = _Rows(stored)
+        if not stored and all(kind != "put" for _, kind, _, _ in self._changes):
+            return rows.now  # nearly always: nobody has children
         for _, kind, key, value in sorted(self._changes, key=_by_position):
             if kind == "put":
-                rows[key] = value
+                rows.put(key, value)
             elif kind == "drop":
-                rows.pop(key, None)
-            elif key not in rows:
-                continue
+                rows.drop(key)
+            elif kind == "parent":
+                rows.parent_is(value, [k for k in rows.of(key[0]) if k[1] == key[1]])
+            elif kind == "renewed":
+                rows.parent_is("final", [k for k in rows.of(key[0]) if k[1] != key[1]])
             elif kind == "unwanted":
-                rows[key] = replace(rows[key], parent_state="unwilling")
+                rows.parent_is("unwilling", [key])
             elif kind == "told":
-                rows[key] = replace(rows[key], child_phase="told")
+                rows.child_is("told", key)
             elif kind == "awaited":  # it may have been reopened since: who asks it will see
-                rows[key] = replace(rows[key], child_phase="closed")
-            elif rows[key].child_phase != "told":
-                rows[key] = replace(rows[key], child_phase=value)
-        return rows
+                rows.child_is("closed", key)
+            elif key in rows.now and rows.now[key].child_phase != "told":
+                rows.child_is(value, key)
+        return rows.now
 
-    def _with_parent(self, key: ChildKey, child: Child) -> Child:
-        workflow_id, run_id, _ = key
-        state = self._parents.get((workflow_id, run_id), child.parent_state)
-        if self._newest.get(workflow_id, run_id) != run_id:
-            state = "final"
-        return child if state == child.parent_state else replace(child, parent_state=state)
+
+class _Rows:
+    """The rows while a batch is played; one of which nothing will ever be owed again is gone at once.
+
+    It must not wait for the end of the batch: what comes later in the child's stream would bring it back.
+    """
+
+    def __init__(self, stored: dict[ChildKey, Child]) -> None:
+        self.now = dict(stored)
+        self._of: dict[str, list[ChildKey]] = {}
+        for key in stored:
+            self._of.setdefault(key[0], []).append(key)
+
+    def of(self, workflow_id: str) -> list[ChildKey]:
+        """Return the keys of a workflow's children."""
+        return [key for key in self._of.get(workflow_id, ()) if key in self.now]
+
+    def put(self, key: ChildKey, child: Child) -> None:
+        """Write or replace a row."""
+        self.now[key] = child
+        self._of.setdefault(key[0], []).append(key)
+
+    def drop(self, key: ChildKey) -> None:
+        """Take a row away; there need not be one."""
+        self.now.pop(key, None)
+
+    def parent_is(self, state: ParentState, keys: Iterable[ChildKey]) -> None:
+        """Note how far the parent of these is."""
+        for key in keys:
+            if key in self.now:
+                self._replace(key, replace(self.now[key], parent_state=state))
+
+    def child_is(self, phase: ChildPhase, key: ChildKey) -> None:
+        """Note how far a child is, if there is a row of it."""
+        if key in self.now:
+            self._replace(key, replace(self.now[key], child_phase=phase))
+
+    def _replace(self, key: ChildKey, child: Child) -> None:
+        if child.parent_state == "final" and child.owed == "nothing":
+            del self.now[key]
+        else:
+            self.now[key] = child
 
 
 def _columns(child: Child) -> tuple[Any, ...]:

@@ -225,6 +225,23 @@ async def test_a_parent_that_closes_first_owes_its_child_the_close_policy(rows: 
     assert await rows.owed() == []
 
 
+@pytest.mark.parametrize("batches", ["one batch", "two batches"])
+async def test_a_child_that_was_settled_for_good_is_owed_nothing_when_it_is_reopened(
+    rows: Rows, batches: str
+) -> None:
+    asked = ev.ChildWorkflowStarted(
+        child_workflow_id=WorkflowId("c"), workflow_type="t", package_version="1"
+    )
+    history = History().add("w", started(), asked)
+    history.add("c", started("c1", parent=WorkflowRef(workflow_id=W, run_id=R)))
+    history.add("w", ev.WorkflowCompleted()).add("c", ev.WorkflowCancelRequested())
+    if batches == "two batches":
+        await rows.take(history)
+    reopened = ev.WorkflowReopened(run_id=RunId("c1"))
+    await rows.take(history.add("c", ev.WorkflowCancelled(), reopened))
+    assert await rows.owed() == []
+
+
 async def test_a_signal_is_owed_until_its_target_has_it_even_if_its_sender_is_closed(
     rows: Rows,
 ) -> None:
