@@ -22,7 +22,7 @@ from aion_es.engine.executors import Executors
 from aion_es.engine.heartbeats import AttemptKey, Heartbeats
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.options import EngineOptions
-from aion_es.engine.patience import UNREADABLE
+from aion_es.engine.patience import FIRST_RETRY, LAST_RETRY, UNREADABLE
 from aion_es.engine.process import RunProcess
 from aion_es.engine.queues import TaskQueues
 from aion_es.engine.registry import Completion, Registry
@@ -51,9 +51,6 @@ from aion_es.telemetry import WORKFLOW_TYPE, is_recording, traceparent
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 5.0
-"""Seconds between tries to go on while the store is away."""
 _LEAST_PATIENCE: Final = 1.0
 """Seconds for which a turn that is under way is waited for at least when the engine is left."""
 
@@ -336,7 +333,7 @@ class EngineCore:
             self.turned(process)
 
     async def _drive_patiently(self, process: RunProcess) -> None:
-        delay, began = _FIRST_RETRY, self._loop.time()
+        delay, began = FIRST_RETRY, self._loop.time()
         while process.has_work:
             try:
                 await process.drive()
@@ -358,7 +355,7 @@ class EngineCore:
                     self._given_up = True  # what is not recorded happens again at the next recovery
                     return
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, _LAST_RETRY)
+                delay = min(delay * 2, LAST_RETRY)
 
     def _put_off(self, process: RunProcess, error: Exception) -> None:
         """Tell who waits that nothing can be done for this run, and leave it to the supervision when it is tried again.

@@ -16,9 +16,9 @@ from aion_es.store.port import RecordedEvent, Subscription
 
 RETRY_AFTER: Final = 1.0
 """Seconds between tries of a job."""
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 5.0
-"""Seconds between tries to subscribe again."""
+FIRST_RETRY: Final = 0.05
+LAST_RETRY: Final = 5.0
+"""Seconds between tries to go on while the store is away: they grow from the one to the other."""
 
 UNREADABLE: Final = (UnknownEventTypeError, EventDecodeError, StreamDeletedError)
 """What a stream answers that will answer so again: these are not waited out as an absence of the store is."""
@@ -57,7 +57,7 @@ async def follow(
         log: Where breaks are told.
         what: What is followed, for the log.
     """
-    delay = _FIRST_RETRY
+    delay = FIRST_RETRY
     while True:
         try:
             async with subscribe() as subscription:
@@ -65,8 +65,8 @@ async def follow(
                     events = [m for m in batch if isinstance(m, RecordedEvent)]
                     if events and await take(events):
                         return
-                    delay = _FIRST_RETRY
+                    delay = FIRST_RETRY
         except StoreError as error:
             log.warning("following %s: %s; again in %.2f s", what, error, delay)
         await asyncio.sleep(delay)
-        delay = min(delay * 2, _LAST_RETRY)
+        delay = min(delay * 2, LAST_RETRY)
