@@ -5,9 +5,19 @@ A page along one costs what it holds, however many runs there are, and however m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    and_,
+    literal,
+    select,
+    tuple_,
+)
 
 from aion_es.aggregates.status import WorkflowStatus
 from aion_es.projections.visibility_tables import ATTRIBUTES, EXECUTIONS
@@ -23,6 +33,8 @@ MERGED: Final = 32
 """Values whose walks are merged, at most; each costs a page's length."""
 _SAMPLE: Final = 200
 """Runs by which the walks for different parts of a filter are compared."""
+_COMPARED: Final = 16
+"""Parts of a filter whose walks are compared: with `MERGED` values each, no more than one query can give."""
 _LISTED: Final = frozenset({"ExecutionStatus", "WorkflowType", "ScheduleId", "ParentWorkflowId"})
 """Built-in fields whose index gives the runs of one value by start time."""
 _STATUSES: Final = tuple(str(status) for status in WorkflowStatus)
@@ -75,16 +87,16 @@ class Walk:
             query = from_attributes(self.key)
         return query.where(self._along(value))
 
-    def sample(self, order: Order, after: Place | None) -> Select[Any]:
-        """Return the query of where the walk along each value is after some runs; of no row if it has ended."""
-        places: list[Select[Any]] = []
+    def samples(self, order: Order, after: Place | None) -> list[ScalarSelect[Any]]:
+        """Return, for each value, the query of where the walk along it is after some runs; null if it has ended."""
+        places: list[ScalarSelect[Any]] = []
         for value in self.values:
-            query: Any = select(self.key.label("place")).where(self._along(value))
+            query: Any = select(self.key).where(self._along(value))
             if after is not None:
                 query = query.where(behind(self.key, self.run_id, order, after))
             place = ordered(query, (self.key, self.run_id), order, 1).offset(_SAMPLE)
-            places.append(select(place.subquery()))
-        return select(*union_all(*places).subquery().c)
+            places.append(place.scalar_subquery())
+        return places
 
     def _along(self, value: Any) -> ColumnElement[bool]:
         if self.attribute is not None:
@@ -108,6 +120,7 @@ def find_walk(
         return none
     if not walks:
         return None
+    del walks[_COMPARED:]
     best = walks[0] if len(walks) == 1 else _sparsest(walks, asked.order, after, connection)
     return replace(best, considered=tuple(node for walk in walks for node in walk.met))
 
@@ -177,16 +190,19 @@ def _sparsest(
 ) -> Walk:
     """Return the walk that meets the fewest runs in a stretch of time, as far as its next few tell."""
     if after is None:
-        newest = ordered(select(_RUN.start_time), (_RUN.start_time,), order, 1)
-        here: int = connection.execute(newest).scalar() or 0
+        newest: Any = ordered(select(_RUN.start_time), (_RUN.start_time,), order, 1)
+        begin = newest.scalar_subquery()
     else:
-        here = after[0]
-
-    def density(walk: Walk) -> float:
-        places: list[int] = [*connection.execute(walk.sample(order, after)).scalars()]
-        return sum(1.0 / (1 + abs(here - place)) for place in places)
-
-    return min(walks, key=density)
+        begin = literal(after[0])
+    samples = [walk.samples(order, after) for walk in walks]
+    here: int
+    here, *found = connection.execute(select(begin, *chain.from_iterable(samples))).one()
+    places = iter(found)
+    densities: list[float] = []
+    for sample in samples:
+        ahead: list[int] = [place for place in islice(places, len(sample)) if place is not None]
+        densities.append(sum(1.0 / (1 + abs(here - place)) for place in ahead))
+    return walks[densities.index(min(densities))]
 
 
 # ------------------------------------------------------------------------------------ building blocks

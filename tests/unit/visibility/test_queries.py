@@ -420,6 +420,15 @@ async def test_of_several_indexes_the_one_with_fewer_runs_hereabouts_is_followed
     assert met.field.name == followed
 
 
+async def test_a_filter_may_have_more_indexes_to_choose_from_than_a_query_has_columns(
+    visibility: Visibility,
+) -> None:
+    part = f"total IN ({', '.join(map(str, range(32)))})"  # as many values as are walked along
+    expected = await ids(visibility, part)
+    assert expected
+    assert await ids(visibility, " AND ".join([part] * 60)) == expected
+
+
 async def test_the_names_of_attributes_are_matched_whole_and_in_their_case(
     model: ReadModel, visibility: Visibility
 ) -> None:
