@@ -1,5 +1,6 @@
 """The local server, through a client: appending, reading, deleting, metadata, as the real one does."""
 
+import json
 from typing import Any
 
 import pytest
@@ -260,12 +261,48 @@ async def test_a_stream_that_never_was_cannot_be_deleted(expected: Any) -> None:
             await client.delete_stream("s", current_version=expected)
 
 
-async def test_what_was_deleted_is_read_again_when_its_metadata_is_taken_back() -> None:
+async def test_a_deletion_leaves_nothing_of_the_metadata() -> None:
     async with serving(client_package) as (_, client):
         await append(client, "s", StreamState.NO_STREAM, event("A"))
+        await client.set_stream_metadata("s", metadata={"$maxCount": 5, "mine": 1})
         await client.delete_stream("s", current_version=0)
-        await client.set_stream_metadata("s", metadata={})
-        assert await types(client, "s") == ["A"]
+        assert await client.get_stream_metadata("s") == ({"$tb": DELETED}, 1)
+
+
+async def test_a_stream_that_has_only_metadata_can_be_deleted() -> None:
+    async with serving(client_package) as (_, client):
+        await client.set_stream_metadata("s", metadata={"mine": 1})
+        await client.delete_stream("s", current_version=StreamState.NO_STREAM)
+        assert await client.get_stream_metadata("s") == ({"$tb": DELETED}, 1)
+
+
+async def test_metadata_brings_a_deleted_stream_back_without_its_events() -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "s", StreamState.NO_STREAM, event("A"), event("B"))
+        await client.delete_stream("s", current_version=1)
+        await client.set_stream_metadata("s", metadata={"mine": 1}, current_version=0)
+        assert await client.get_stream_metadata("s") == ({"mine": 1, "$tb": 2}, 2)
+        assert await types(client, "s") == []
+        await append(client, "s", 1, event("C"))
+        assert await types(client, "s") == ["C"]
+
+
+async def test_metadata_that_is_not_json_brings_a_deleted_stream_back_with_its_events() -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "s", StreamState.NO_STREAM, event("A"), event("B"))
+        await client.delete_stream("s", current_version=1)
+        await append(client, "$$s", 0, event("$metadata", b"no JSON"))
+        assert await types(client, "s") == ["A", "B"]
+
+
+async def test_old_metadata_that_is_repeated_changes_nothing() -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "s", StreamState.NO_STREAM, event("A"), event("B"))
+        first = event("$metadata", b'{"$maxCount": 1}')
+        await append(client, "$$s", StreamState.NO_STREAM, first)
+        await append(client, "$$s", 0, event("$metadata", b"{}"))
+        await append(client, "$$s", StreamState.NO_STREAM, first)
+        assert await types(client, "s") == ["A", "B"]
 
 
 async def test_a_tombstone_ends_a_stream_for_good() -> None:
@@ -345,6 +382,50 @@ async def test_a_link_leads_to_its_event_and_stands_alone_when_that_is_gone() ->
         assert (plain.type, plain.data) == ("$>", b"1@s")
         await client.delete_stream("s", current_version=StreamState.ANY)
         assert await client.get_stream("links", resolve_links=True) == ()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["0@tombstoned", "9@s", "99999999999999999999@s", "²@s", "0@$ce-nothing", "0@", "nothing"],
+)
+async def test_a_link_to_what_cannot_be_read_stands_alone(target: str) -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "s", StreamState.NO_STREAM, event("A"))
+        await append(client, "tombstoned", StreamState.NO_STREAM, event("A"))
+        await client.tombstone_stream("tombstoned", current_version=StreamState.ANY)
+        await append(client, "links", StreamState.NO_STREAM, event("$>", target.encode()))
+        assert (
+            await client.get_stream("links", resolve_links=True) == ()
+        )  # the client leaves it out
+        assert len(await client.get_stream("links")) == 1
+
+
+async def test_a_link_to_a_link_leads_to_that_link() -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "order-1", StreamState.NO_STREAM, event("Made"))
+        await append(client, "links", StreamState.NO_STREAM, event("$>", b"0@$ce-order"))
+        (resolved,) = await client.get_stream("links", resolve_links=True)
+        assert (resolved.type, resolved.data, resolved.stream_name) == (
+            "$>",
+            b"0@order-1",
+            "$ce-order",
+        )
+
+
+async def test_a_link_of_a_category_has_an_id_of_its_own_and_says_where_it_comes_from() -> None:
+    async with serving(client_package) as (_, client):
+        await append(client, "order-1", StreamState.NO_STREAM, event("Made"))
+        (made,) = await client.get_stream("order-1")
+        (link,) = await client.get_stream("$ce-order")
+        (again,) = await client.get_stream("$ce-order", backwards=True)
+        assert link.id == again.id != made.id
+        assert link.content_type == "application/octet-stream"
+        assert json.loads(link.metadata) == {
+            "$c": made.commit_position,
+            "$p": made.commit_position,
+            "$o": "order-1",
+            "$causedBy": str(made.id),
+        }
 
 
 async def test_categories_and_types_have_streams_of_links() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -187,6 +188,27 @@ async def test_a_deletion_at_the_wrong_revision_names_stream_and_revisions() -> 
         )
 
 
+@pytest.mark.parametrize(
+    ("stream", "named"),
+    [
+        pytest.param("50% off", "50% off", id="of_ascii"),
+        pytest.param("größe 5%", "gr%C3%B6%C3%9Fe 5%25", id="of_other_letters"),
+        pytest.param("a\nb", "a%0Ab", id="with_a_line_feed"),
+    ],
+)
+async def test_a_refusal_names_a_stream_in_ascii(stream: str, named: str) -> None:
+    async with channel_to(LocalEventStoreDB()) as channel:
+        delete = unary(channel, f"{STREAMS}/Delete", streams.DeleteReq, streams.DeleteResp)
+        options = streams.DeleteReq.Options(stream_identifier=name(stream), revision=7)
+        code, details, trailers = await refused(delete(streams.DeleteReq(options=options)))
+        assert code == "FAILED_PRECONDITION"
+        assert details == (
+            f"Delete failed due to WrongExpectedVersion. Stream: {stream}, Expected version: 7, "
+            "Actual version: -1"
+        )
+        assert trailers["stream-name"] == named
+
+
 async def test_a_tombstone_answers_with_its_position_and_the_next_one_is_refused() -> None:
     async with channel_to(LocalEventStoreDB()) as channel:
         await append(channel, "s", "A")
@@ -368,6 +390,31 @@ async def test_an_append_over_a_call_that_stays_open_is_answered_at_once() -> No
             assert answer.success.current_revision == n
         await call.done_writing()
         assert await call.read() is stubs.aio.EOF
+
+
+async def test_an_append_whose_time_is_over_before_it_is_written_is_not_written() -> None:
+    server = LocalEventStoreDB()
+    async with channel_to(server) as channel:
+        server.faults.delay("BatchAppend", by=timedelta(milliseconds=100))
+        late, fine = str(fresh_id()), str(fresh_id())
+        request = batch_request(late, "s", "A")
+        request.options.deadline.seconds, request.options.deadline.nanos = 0, 50_000_000
+        answer = (await batch(channel, request))[late]
+        assert (answer.error.code, answer.error.message) == (4, "Timeout")
+        answer = (await batch(channel, batch_request(fine, "s", "A")))[fine]
+        assert answer.success.current_revision == 0
+
+
+async def test_a_deadline_may_be_an_instant() -> None:
+    async with channel_to(LocalEventStoreDB()) as channel:
+        now = int(SystemClock().now().timestamp())
+        answers: list[Any] = []
+        for instant in (now - 1, now + 60):
+            request = batch_request(str(fresh_id()), "s", "A")
+            request.options.deadline_21_10_0.seconds = instant
+            answers.extend((await batch(channel, request)).values())
+        assert answers[0].error.message == "Timeout"
+        assert answers[1].success.current_revision == 0
 
 
 # ---------------------------------------------------------------------------- the rest

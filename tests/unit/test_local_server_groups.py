@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from aion_es.store.port import Position
 from aion_es.testing.eventstoredb.consumer_group import ConsumerGroup, Entry, Member
+from aion_es.testing.eventstoredb.group_info import measurements
 from aion_es.testing.eventstoredb.group_settings import (
     DISPATCH_TO_SINGLE,
     PINNED,
+    PINNED_BY_CORRELATION,
     ROUND_ROBIN,
     GroupSettings,
 )
@@ -87,6 +89,59 @@ def test_a_pinned_stream_finds_another_consumer_when_its_own_leaves() -> None:
     group.leave(one)
     offer(group, 1, stream="a")
     assert fetch(other) == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_pinned_to"),
+    [
+        pytest.param(b'{"$correlationId": "c"}', "c", id="its_correlation"),
+        pytest.param(b'\xc1octets\n{"$correlationId": "c"}', "c", id="its_correlation_of_octets"),
+        pytest.param(b'{"other": 1}', "s", id="its_stream_without_one"),
+        pytest.param(b'{"$correlationId": 5}', "s", id="its_stream_if_it_is_no_text"),
+        pytest.param(b'["$correlationId"]', "s", id="its_stream_if_it_is_no_object"),
+        pytest.param(b"\xff", "s", id="its_stream_if_it_is_no_json"),
+        pytest.param(b"", "s", id="its_stream_without_metadata"),
+    ],
+)
+def test_an_event_pinned_by_correlation_follows(metadata: bytes, is_pinned_to: str) -> None:
+    group, one, other = group_of(strategy=PINNED_BY_CORRELATION), member(), member()
+    group.join(one)
+    group.join(other)
+    offer(group, 0, stream=is_pinned_to)  # without metadata, by its stream: the first consumer
+    assert fetch(one) == [(0, 0)]
+    offer(group, 1, stream="another")  # the second
+    event = recorded(2)._replace(metadata=metadata)
+    group.offer(Entry((event, None), event))
+    assert (fetch(one), fetch(other)) == ([(2, 0)], [(1, 0)])
+
+
+def test_measurements_are_those_of_the_real_server() -> None:
+    assert measurements(list(range(1, 201))) == {
+        "Mean": 100,
+        "Median": 101,
+        "Fastest": 1,
+        "Quintile 1": 1,
+        "Quintile 2": 41,
+        "Quintile 3": 81,
+        "Quintile 4": 121,
+        "Quintile 5": 161,
+        "90%": 181,
+        "95%": 191,
+        "99%": 199,
+        "99.5%": 200,
+        "99.9%": 200,
+        "Highest": 200,
+    }
+    assert measurements([]) == {}
+
+
+def test_only_the_latest_answers_are_measured() -> None:
+    group, one = group_of(), member(2_000)
+    group.join(one)
+    for number in range(1_500):
+        offer(group, number)
+        group.ack(one, [event_id(number)])
+    assert len(one.answer_times) == 1_000
 
 
 def test_a_retry_goes_before_what_waits_and_is_parked_in_the_end() -> None:

@@ -1,10 +1,12 @@
 """The method `BatchAppend`: many appends over one call, each with its own answer."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from aion_es.clock import Clock
 from aion_es.ids import StreamName
 from aion_es.store.port import (
     ANY,
@@ -33,19 +35,34 @@ from aion_es.testing.eventstoredb.wire import outer, read_event
 class _Batch:
     """An append whose last part has not come yet."""
 
-    def __init__(self, options: Any, stream: StreamName, expected: ExpectedRevision) -> None:
+    def __init__(
+        self, options: Any, stream: StreamName, expected: ExpectedRevision, patience: float | None
+    ) -> None:
         self.options = options
         self.stream = stream
         self.expected = expected
+        self._due_at = None if patience is None else time.monotonic() + patience
         self.events: list[NewEvent] = []
         self.size = 0
+
+    def require_time(self) -> None:
+        """Return if the time that the client gives is not over.
+
+        Raises:
+            Refused: It is.
+        """
+        if self._due_at is not None and time.monotonic() >= self._due_at:
+            raise Refused("DEADLINE_EXCEEDED", "Timeout")
 
 
 class BatchAppend:
     """Handles the method."""
 
-    def __init__(self, stubs: Stubs, ledger: Ledger, access: StreamAccess, faults: Faults) -> None:
+    def __init__(
+        self, stubs: Stubs, ledger: Ledger, access: StreamAccess, faults: Faults, clock: Clock
+    ) -> None:
         self._stubs = stubs
+        self._clock = clock
         self._ledger = ledger
         self._access = access
         self._faults = faults
@@ -101,12 +118,20 @@ class BatchAppend:
     def _begin(self, options: Any, call: Call) -> _Batch:
         stream = stream_of(options)
         self._access.require(call.user, WRITE, stream)
-        if options.WhichOneof("deadline_option") == "deadline" and (
-            options.deadline.seconds < 0 or not (options.deadline.seconds or options.deadline.nanos)
-        ):
-            raise Refused("DEADLINE_EXCEEDED", "Timeout")
         expected = expected_of(options, "expected_stream_position", "stream_position")
-        return _Batch(options, stream, expected)
+        batch = _Batch(options, stream, expected, self._patience(options))
+        batch.require_time()
+        return batch
+
+    def _patience(self, options: Any) -> float | None:
+        """Return how many seconds the client still waits; older ones send the instant until when."""
+        match options.WhichOneof("deadline_option"):
+            case "deadline":
+                return _seconds(options.deadline)
+            case "deadline_21_10_0":
+                return _seconds(options.deadline_21_10_0) - self._clock.now().timestamp()
+            case _:
+                return None
 
     @staticmethod
     def _add(batch: _Batch, request: Any) -> None:
@@ -128,6 +153,7 @@ class BatchAppend:
             answers.fail(error)
             return
         try:
+            batch.require_time()
             written = await self._ledger.append(batch.stream, batch.events, batch.expected)
         except Exception as error:  # noqa: BLE001 - every one becomes the answer
             answers.put(self._refused(correlation_id, batch.options, refusal_for(error)))
@@ -252,3 +278,9 @@ class _Answers:
             if self._closed and self._waited_for <= 0:
                 raise StopAsyncIteration
             await self._changed.wait()
+
+
+def _seconds(message: Any) -> float:
+    """Return what a duration, or an instant, is in seconds."""
+    seconds: float = message.seconds + message.nanos / 1_000_000_000
+    return seconds

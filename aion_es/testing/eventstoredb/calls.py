@@ -1,9 +1,11 @@
 """What every call goes through: who calls, planned faults, and errors turned into gRPC statuses."""
 
 import logging
+import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 from aion_es.errors import (
     AppendTooLargeError,
@@ -18,6 +20,7 @@ from aion_es.testing.eventstoredb.refusals import MaximumAppendSizeExceeded, Ref
 from aion_es.testing.eventstoredb.stubs import Stubs
 
 _log: Final = logging.getLogger(__name__)
+_IN_TRAILERS: Final = "".join(c for c in string.printable if c.isprintable() and c != "%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,9 @@ class Calls:
             # A client that is still sending would learn of the end before it learns of the reason.
             await anext(request, None)
         await context.abort(
-            self._grpc.StatusCode[refused.code], refused.details, tuple(refused.trailers.items())
+            self._grpc.StatusCode[refused.code],
+            refused.details,
+            tuple((key, _in_ascii(value)) for key, value in refused.trailers.items()),
         )
 
 
@@ -138,3 +143,10 @@ def refusal_for(error: Exception) -> Refused:
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+def _in_ascii(trailer: str) -> str:
+    """Return the text as a trailer can carry it: what is not printable ASCII as gRPC writes it in details."""
+    if trailer.isascii() and trailer.isprintable():
+        return trailer
+    return quote(trailer, safe=_IN_TRAILERS)

@@ -5,13 +5,14 @@ outboxes, and what has to be written (parked events, the checkpoint) is collecte
 """
 
 import asyncio
+import json
 import time
 import uuid
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 
 from aion_es.store.port import START, Position, RecordedEvent
 from aion_es.testing.eventstoredb.group_settings import (
@@ -22,9 +23,14 @@ from aion_es.testing.eventstoredb.group_settings import (
 )
 from aion_es.testing.eventstoredb.reading import Resolved
 from aion_es.testing.eventstoredb.refusals import Refused
+from aion_es.testing.eventstoredb.wire import unseal
 
 BUCKETS: Final = 1024
 """Streams are pinned to consumers by bucket."""
+TIMES_KEPT: Final = 1000
+"""Of so many answers a consumer's statistics are made."""
+CORRELATION_ID: Final = "$correlationId"
+"""The property of an event's metadata by which PinnedByCorrelation pins."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,12 +42,14 @@ class Entry:
         source: The event as it lies in the group's stream: what is acknowledged and parked.
         retries: How often it was delivered before.
         due_at: When it counts as unanswered; None for never.
+        handed_at: When it was delivered last; monotonic, like `due_at`.
     """
 
     resolved: Resolved
     source: RecordedEvent
     retries: int = 0
     due_at: float | None = None
+    handed_at: float = 0.0
 
     @property
     def shown(self) -> RecordedEvent:
@@ -55,6 +63,7 @@ class Member:
 
     Attributes:
         slots: How many unanswered deliveries it takes.
+        answer_times: Of its latest answers, how long each took, in milliseconds.
     """
 
     slots: int
@@ -65,6 +74,7 @@ class Member:
     holds: dict[uuid.UUID, deque[Entry]] = field(default_factory=dict[uuid.UUID, deque[Entry]])
     held: int = 0
     total: int = 0
+    answer_times: deque[int] = field(default_factory=lambda: deque[int](maxlen=TIMES_KEPT))
     left: bool = False
     ending: Refused | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -202,7 +212,8 @@ class ConsumerGroup:
 
     def _hand(self, entry: Entry, member: Member) -> None:
         timeout = self.settings.message_timeout
-        entry.due_at = time.monotonic() + timeout / 1000 if timeout > 0 else None
+        entry.handed_at = time.monotonic()
+        entry.due_at = entry.handed_at + timeout / 1000 if timeout > 0 else None
         member.holds.setdefault(entry.source.event_id, deque()).append(entry)
         member.held += 1
         member.total += 1
@@ -212,8 +223,10 @@ class ConsumerGroup:
 
     def _choose(self, entry: Entry) -> Member | None:
         strategy = self.settings.strategy
-        if strategy in {PINNED, PINNED_BY_CORRELATION}:
+        if strategy == PINNED:
             return self._pinned(entry.shown.stream)
+        if strategy == PINNED_BY_CORRELATION:
+            return self._pinned(_correlation(entry.shown) or entry.shown.stream)
         if strategy == DISPATCH_TO_SINGLE:
             return next((member for member in self.members if member.has_room), None)
         for _ in self.members:
@@ -223,8 +236,8 @@ class ConsumerGroup:
                 return member
         return None
 
-    def _pinned(self, stream: str) -> Member | None:
-        bucket = zlib.crc32(stream.encode()) % BUCKETS
+    def _pinned(self, source: str) -> Member | None:
+        bucket = zlib.crc32(source.encode()) % BUCKETS
         owner = self._pins.get(bucket)
         if owner is None:
             burden = dict.fromkeys(self.members, 0)
@@ -289,6 +302,7 @@ class ConsumerGroup:
             return None
         entry = held[0]
         self._drop(member, entry)
+        member.answer_times.append(round((time.monotonic() - entry.handed_at) * 1000))
         return entry
 
     @staticmethod
@@ -328,3 +342,16 @@ class ConsumerGroup:
     @property
     def _capacity(self) -> int:
         return max(self.settings.history_buffer_size, self.settings.live_buffer_size, 1)
+
+
+def _correlation(event: RecordedEvent) -> str | None:
+    """Return the correlation id that the event's metadata names, if it is JSON that names one."""
+    metadata, _ = unseal(event.data, event.metadata)
+    try:
+        text: Any = json.loads(metadata)
+    except ValueError:
+        return None
+    found: Any = (
+        cast("dict[str, Any]", text).get(CORRELATION_ID) if isinstance(text, dict) else None
+    )
+    return found if isinstance(found, str) else None

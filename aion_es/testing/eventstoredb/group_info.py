@@ -1,10 +1,21 @@
 """What a persistent subscription tells about itself."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from aion_es.testing.eventstoredb.consumer_group import ConsumerGroup, Member
 from aion_es.testing.eventstoredb.group_settings import ALL, show_position
+
+_PERCENTILES: Final = {
+    **{f"Quintile {number + 1}": 200 * number for number in range(5)},
+    "90%": 900,
+    "95%": 950,
+    "99%": 990,
+    "99.5%": 995,
+    "99.9%": 999,
+}
+"""The place of each among the ascending times, in thousandths."""
 
 
 def describe(messages: Any, group: ConsumerGroup, parked: int) -> Any:
@@ -25,7 +36,10 @@ def describe(messages: Any, group: ConsumerGroup, parked: int) -> Any:
         event_source=settings.stream,
         group_name=settings.group,
         status="Live" if group.live else "Behind",
-        connections=[_connection(messages, member) for member in group.members],
+        connections=[
+            _connection(messages, member, timed=settings.extra_statistics)
+            for member in group.members
+        ],
         total_items=group.total,
         average_per_second=round(group.total / max(time.monotonic() - group.opened_at, 1)),
         last_checkpointed_event_position=group.checkpoint or "",
@@ -52,7 +66,8 @@ def describe(messages: Any, group: ConsumerGroup, parked: int) -> Any:
     )
 
 
-def _connection(messages: Any, member: Member) -> Any:
+def _connection(messages: Any, member: Member, *, timed: bool) -> Any:
+    info = messages.SubscriptionInfo
     fields = {
         "from": member.peer,  # a keyword of Python's
         "username": member.username,
@@ -61,4 +76,26 @@ def _connection(messages: Any, member: Member) -> Any:
         "in_flight_messages": member.held,
         "connection_name": member.name,
     }
-    return messages.SubscriptionInfo.ConnectionInfo(**fields)
+    measured = measurements(sorted(member.answer_times)) if timed else {}
+    return info.ConnectionInfo(
+        **fields,
+        observed_measurements=[info.Measurement(key=k, value=v) for k, v in measured.items()],
+    )
+
+
+def measurements(times: Sequence[int]) -> dict[str, int]:
+    """Return what the real server makes of how long the latest answers took, under its names.
+
+    Args:
+        times: In milliseconds, ascending.
+    """
+    if not times:
+        return {}
+    found = {
+        "Mean": sum(times) // len(times),
+        "Median": times[len(times) // 2],
+        "Fastest": times[0],
+    }
+    for name, thousandths in _PERCENTILES.items():
+        found[name] = times[thousandths * len(times) // 1000]
+    return {**found, "Highest": times[-1]}

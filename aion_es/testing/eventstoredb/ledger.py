@@ -167,21 +167,22 @@ class Ledger:
                 return await self._append_again(stream, events, expected)
             written = await self._append(stream, events, expected)
             if is_metastream(stream) and events:
-                await self._learn(stream[2:], Metadata.parse(events[-1].data))
+                await self._take_over(StreamName(stream[2:]), written.revision, events[-1].data)
             return written
 
     async def delete(self, stream: StreamName, expected: ExpectedRevision) -> Position | None:
         """Delete the stream softly; return the position of the event that says so.
 
+        Nothing is left of its metadata.
+
         Raises:
-            WrongExpectedVersion: `expected` does not hold; or the stream was never written.
+            WrongExpectedVersion: `expected` does not hold; or the stream has neither events nor metadata.
             StreamDeleted: The stream was ended for good; or EXISTS, and it is deleted already.
         """
         async with self._alone(stream):
-            if await self._require(stream, expected) < 0:
+            if await self._require(stream, expected) < 0 and stream not in self._metadata:
                 raise WrongExpectedVersion("Delete", stream, number(expected), -1)
-            text = self.metadata(stream).truncated(DELETED_REVISION)
-            return await self._write_metadata(stream, text)
+            return await self._write_metadata(stream, NOTHING.truncated(DELETED_REVISION))
 
     async def tombstone(self, stream: StreamName, expected: ExpectedRevision) -> Position | None:
         """End the stream for good; return the position of the event that says so.
@@ -261,6 +262,17 @@ class Ledger:
         written = await self._append(metastream(stream), (event,), ANY)
         await self._learn(stream, Metadata.parse(data))
         return written.position
+
+    async def _take_over(self, stream: StreamName, revision: int, data: bytes) -> None:
+        """Apply metadata that a client wrote at `revision`; it brings a deleted stream back, without its events."""
+        if revision < await self.store.head(metastream(stream)):
+            return  # an old event, repeated
+        was_deleted = self.is_deleted(stream)
+        metadata = Metadata.parse(data)
+        await self._learn(stream, metadata)
+        if was_deleted and metadata is not NOTHING:
+            head = (await self._append(stream, (), ANY)).revision
+            await self._write_metadata(stream, metadata.truncated(head + 1))
 
     async def _learn(self, stream: str, metadata: Metadata) -> None:
         """Take metadata over, and have the store apply it to reads; only the newest is ever read."""

@@ -38,7 +38,7 @@ from aion_es.testing.eventstoredb.refusals import (
 )
 from aion_es.testing.eventstoredb.stubs import Stubs
 from aion_es.testing.eventstoredb.subscriptions import Message, Subscriptions
-from aion_es.testing.eventstoredb.wire import LINK, EventWriter, before, inner, read_uuid
+from aion_es.testing.eventstoredb.wire import LINK, EventWriter, before, inner, read_uuid, seal
 
 CONFIG: Final = StreamName("$persistentSubscriptionConfig")
 TICK: Final = 1.0
@@ -356,8 +356,9 @@ class PersistentSubscriptions:
 
 
 def _link(event: RecordedEvent, reason: str) -> NewEvent:
-    metadata = json.dumps({"reason": reason}).encode()
-    return NewEvent(fresh_id(), LINK, f"{event.revision}@{event.stream}".encode(), metadata)
+    data = f"{event.revision}@{event.stream}".encode()
+    metadata = seal(data, json.dumps({"reason": reason}).encode(), is_json=False)
+    return NewEvent(fresh_id(), LINK, data, metadata)
 
 
 def _checkpoint_stream(group: ConsumerGroup) -> StreamName:

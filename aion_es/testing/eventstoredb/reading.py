@@ -4,6 +4,10 @@
 are not written but found when they are read: every link of such a stream is an event that matches.
 """
 
+import contextlib
+import json
+import re
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -12,11 +16,14 @@ from aion_es.ids import StreamName
 from aion_es.store.port import START, Position, RecordedEvent
 from aion_es.testing.eventstoredb.filters import Filter
 from aion_es.testing.eventstoredb.ledger import Ledger, as_seen, is_tombstone
-from aion_es.testing.eventstoredb.wire import LINK, before
+from aion_es.testing.eventstoredb.refusals import StreamDeleted
+from aion_es.testing.eventstoredb.wire import LINK, before, outer, seal
 
 CATEGORY: Final = "$ce-"
 EVENT_TYPE: Final = "$et-"
 STREAMS: Final = "$streams"
+
+_REVISION: Final = re.compile("[0-9]{1,18}")
 
 Resolved: TypeAlias = tuple[RecordedEvent | None, RecordedEvent | None]
 """The event, and the link through which it was found; a link whose event is gone stands alone."""
@@ -41,11 +48,15 @@ class Index:
     matches: Callable[[RecordedEvent], bool]
 
     def link(self, event: RecordedEvent, revision: int) -> RecordedEvent:
-        """Return the link at `revision` to `event`."""
+        """Return the link at `revision` to `event`; its id is its own, and always the same."""
+        commit, prepare = outer(event.position)
+        origin = {"$c": commit, "$p": prepare, "$o": event.stream, "$causedBy": str(event.event_id)}
+        data = f"{event.revision}@{event.stream}".encode()
         return event._replace(
+            event_id=uuid.uuid5(event.event_id, self.name),
             type=LINK,
-            data=f"{event.revision}@{event.stream}".encode(),
-            metadata=b"",
+            data=data,
+            metadata=seal(data, json.dumps(origin).encode(), is_json=False),
             stream=self.name,
             revision=revision,
         )
@@ -95,7 +106,7 @@ class Reader:
             raise StreamNotFound
         index = index_of(stream)
         if index is not None:
-            async for link in self._index(index, from_revision, backwards, count):
+            async for link in self._index(index, from_revision, backwards=backwards, count=count):
                 yield link
             return
         found = False
@@ -108,7 +119,7 @@ class Reader:
             raise StreamNotFound
 
     async def _index(
-        self, index: Index, from_revision: int | None, backwards: bool, count: int
+        self, index: Index, from_revision: int | None, *, backwards: bool, count: int
     ) -> AsyncIterator[RecordedEvent]:
         links: list[RecordedEvent] = []
         async for event in self._store.read_all(prefix=index.prefix):
@@ -165,12 +176,13 @@ class Reader:
         if event.type != LINK:
             return event, None
         revision, _, name = event.data.decode(errors="replace").partition("@")
-        if not revision.isdigit():
+        if _REVISION.fullmatch(revision) is None or not name:
             return None, event
-        target = StreamName(name)
-        if self._ledger.is_deleted(target):
-            return None, event
-        async for found in self._store.read(target, from_revision=int(revision), limit=1):
-            if found.revision == int(revision):
-                return found, event
+        target = self.stream(
+            StreamName(name), from_revision=int(revision), backwards=False, count=1
+        )
+        with contextlib.suppress(StreamNotFound, StreamDeleted):
+            async for found in target:
+                if found.revision == int(revision):
+                    return found, event
         return None, event

@@ -228,7 +228,7 @@ class LocalEventStoreDB:
         stubs = self._stubs
         access = StreamAccess(self._access, ledger)
         streams = Streams(stubs, ledger, access, self.faults)
-        batches = BatchAppend(stubs, ledger, access, self.faults)
+        batches = BatchAppend(stubs, ledger, access, self.faults, self._clock)
         assert self._groups is not None  # noqa: S101 - made before
         services = {
             _STREAMS: _streams(stubs, calls, streams, batches),
