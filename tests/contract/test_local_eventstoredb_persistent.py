@@ -164,25 +164,6 @@ async def test_what_a_group_of_a_category_parked_comes_again_when_replayed() -> 
             assert await take(consumer, 2) == [("A", 0), ("B", 0)]
 
 
-async def test_a_group_with_extra_statistics_says_how_long_answers_take() -> None:
-    async with serving(client_package) as (_, client):
-        await append(client, "s", "A", "B")
-        await client.create_subscription_to_stream("g", "s", extra_statistics=True)
-        async with await client.read_subscription_to_stream("g", "s") as consumer:
-            await take(consumer, 2)
-            info = await info_once(
-                client, "g", lambda info: info.outstanding_messages_count == 0, stream_name="s"
-            )
-            (connection,) = info.connections
-            measured = {m.key: m.value for m in connection.observed_measurements}
-            assert list(measured) == [
-                *("Mean", "Median", "Fastest"),
-                *("Quintile 1", "Quintile 2", "Quintile 3", "Quintile 4", "Quintile 5"),
-                *("90%", "95%", "99%", "99.5%", "99.9%", "Highest"),
-            ]
-            assert measured["Fastest"] <= measured["Median"] <= measured["Highest"]
-
-
 async def test_one_consumer_too_many_is_refused() -> None:
     async with serving(client_package) as (_, client):
         await client.create_subscription_to_stream("g", "s", max_subscriber_count=1)

@@ -13,8 +13,12 @@ from aion_es.clock import SystemClock
 from aion_es.errors import StoreUnavailableError
 from aion_es.ids import UUIDv7Source
 from aion_es.testing.eventstoredb import LocalEventStoreDB
+from aion_es.testing.eventstoredb.consumer_group import ConsumerGroup, Entry, Member
+from aion_es.testing.eventstoredb.group_info import describe, measurements
+from aion_es.testing.eventstoredb.group_settings import GroupSettings
 from aion_es.testing.eventstoredb.stubs import load_stubs
 from tests.contract.local_server import installed
+from tests.unit.local_server_events import recorded
 
 installed()
 stubs = load_stubs()
@@ -440,6 +444,20 @@ async def test_a_missing_group_is_refused_although_the_client_goes_on_sending() 
                 "group-name": "g",
             },
         )
+
+
+@pytest.mark.parametrize("extra", [True, False], ids=["with", "without"])
+def test_a_group_with_extra_statistics_says_how_long_answers_take(extra: bool) -> None:
+    group = ConsumerGroup(GroupSettings("s", "g", start=0, extra_statistics=extra))
+    member = Member(10, name="test", username="", peer="ipv4:127.0.0.1:1")
+    group.join(member)
+    event = recorded(0)
+    group.offer(Entry((event, None), event))
+    group.ack(member, [event.event_id])
+    (connection,) = describe(persistent, group, 0).connections
+    measured = {m.key: m.value for m in connection.observed_measurements}
+    assert measured == (measurements(member.answer_times) if extra else {})
+    assert len(member.answer_times) == 1
 
 
 async def test_the_server_names_its_version_and_methods() -> None:
