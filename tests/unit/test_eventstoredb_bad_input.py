@@ -172,6 +172,20 @@ async def test_a_deleted_stream_reads_as_unknown_and_may_be_written_again(
     assert (await store.append(STREAM, some_events(1), NO_STREAM)).revision == 2
 
 
+async def test_a_stream_that_was_written_since_its_limits_brought_it_back_lives_on(
+    server: LocalEventStoreDB,
+) -> None:
+    store = await EventStoreDBStore.open(server.uri)
+    try:
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        await store.delete(STREAM, ANY)
+        await store.append(STREAM, some_events(1), NO_STREAM)
+        await store._delete_again(STREAM)
+        assert await store.head(STREAM) == 2
+    finally:
+        await store.aclose()
+
+
 async def test_a_tombstoned_stream_reads_as_unknown_and_refuses_every_append(
     server: LocalEventStoreDB, store: EventStoreDBStore
 ) -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from aion_es.errors import InvalidArgumentError
 from aion_es.store.arguments import check_metadata
-from aion_es.store.eventstoredb.limits import DELETED, limits, parse, replaced
+from aion_es.store.eventstoredb.limits import (
+    DELETED,
+    begins_at,
+    deleted,
+    is_deleted,
+    limits,
+    parse,
+    replaced,
+)
 from aion_es.store.port import StreamMetadata
 
 
@@ -47,6 +55,17 @@ def test_a_deleted_stream_stays_deleted_when_its_limits_are_set() -> None:
     after = _after({"$tb": DELETED}, StreamMetadata(max_count=5))
     assert after["$tb"] == DELETED
     assert limits(after) == StreamMetadata(max_count=5)
+
+
+def test_a_stream_that_the_server_brought_back_is_deleted_again_with_its_limits() -> None:
+    said = _after({"$tb": DELETED, "colour": "red"}, StreamMetadata(max_count=5))
+    brought_back = {**said, "$tb": 2}
+    assert begins_at(brought_back, 2)
+    assert not is_deleted(brought_back)
+    after = parse(deleted(brought_back))
+    assert is_deleted(after)
+    assert limits(after) == StreamMetadata(max_count=5)
+    assert after["colour"] == "red"
 
 
 def test_an_earlier_life_stays_hidden_when_limits_are_set_and_taken_back() -> None:

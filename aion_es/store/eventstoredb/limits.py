@@ -49,6 +49,21 @@ def limits(said: dict[str, Any]) -> StreamMetadata:
     )
 
 
+def is_deleted(said: dict[str, Any]) -> bool:
+    """Say whether the stream is deleted and was not written again."""
+    return _number(said, _TRUNCATE_BEFORE) == DELETED
+
+
+def begins_at(said: dict[str, Any], revision: int) -> bool:
+    """Say whether the first event that can be read is that at `revision`."""
+    return _number(said, _TRUNCATE_BEFORE) == revision
+
+
+def deleted(said: dict[str, Any]) -> bytes:
+    """Return the metadata event that deletes the stream and keeps everything else."""
+    return json.dumps({**said, _TRUNCATE_BEFORE: DELETED}).encode()
+
+
 def replaced(said: dict[str, Any], metadata: StreamMetadata) -> bytes:
     """Return the metadata event that replaces the limits; everything else that it said is kept.
 

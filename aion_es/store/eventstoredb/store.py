@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Final, Self
 
 from aion_es.errors import (
@@ -179,7 +180,22 @@ class EventStoreDBStore(ClosesOnExit):
                 )
             except ConcurrencyConflictError:
                 continue  # somebody else changed it meanwhile, or the stream began a new life
+            if limits.is_deleted(said):
+                await self._delete_again(stream)
             return
+
+    async def _delete_again(self, stream: StreamName) -> None:
+        """Delete a stream that the server brought back, empty, because its limits were set.
+
+        Not if it has been written since: then it lives.
+        """
+        said, revision = await self._read_metadata(stream)
+        head = await self._reader.head(stream)
+        if limits.is_deleted(said) or not limits.begins_at(said, head + 1):
+            return
+        event = NewEvent(uuid.UUID(_IDS.new()), limits.METADATA_TYPE, limits.deleted(said), b"")
+        with suppress(ConcurrencyConflictError):  # somebody else's limits came after
+            await self.submit(limits.metastream(stream), (event,), revision)
 
     async def _read_metadata(self, stream: StreamName) -> tuple[dict[str, object], int]:
         page = await self._reader.page(limits.metastream(stream), None, 1, backwards=True)

@@ -260,6 +260,17 @@ class StreamContract(StoreContractBase):
         await store.set_metadata(STREAM, StreamMetadata(max_count=4))
         assert places(await collect(store.read(STREAM))) == [(STREAM, 5), (STREAM, 6)]
 
+    async def test_limits_set_on_a_deleted_stream_leave_it_deleted(self, store: EventStore) -> None:
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        await store.delete(STREAM, ANY)
+        await store.set_metadata(STREAM, StreamMetadata(max_count=1))
+        assert await store.head(STREAM) == -1
+        assert await collect(store.read(STREAM)) == []
+        assert await store.metadata(STREAM) == StreamMetadata(max_count=1)
+        await store.append(STREAM, some_events(2), NO_STREAM)
+        assert places(await collect(store.read(STREAM))) == [(STREAM, 3)]
+        assert await store.metadata(STREAM) == StreamMetadata(max_count=1)
+
     async def test_a_subscription_follows_a_stream_into_its_next_life(
         self, store: EventStore
     ) -> None:
