@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aion_es.errors import AccessDeniedError, StoreUnavailableError
+from aion_es.errors import AccessDeniedError, StoreUnavailableError, UnknownStoreURLError
 from aion_es.ids import StreamName
 from aion_es.store.eventstoredb import EventStoreDBStore
 from aion_es.store.port import ANY, NO_STREAM, NewEvent
@@ -87,7 +87,7 @@ async def test_no_permission_on_a_stream_is_a_typed_error(
     async with admin, clerk:
         await admin.append(STREAM, some_events(1), NO_STREAM)
         await admin.append(StreamName(f"$${STREAM}"), [acl], ANY)
-        with pytest.raises(AccessDeniedError, match=STREAM):
+        with pytest.raises(AccessDeniedError, match=f"{STREAM}'; check user and password"):
             await clerk.append(STREAM, some_events(1), 0)
         with pytest.raises(AccessDeniedError, match=STREAM):
             await collect(clerk.read(STREAM))
@@ -118,14 +118,34 @@ async def test_a_user_certificate_stands_for_the_user_that_it_names(
                         await store.append(STREAM, some_events(1), ANY)
 
 
-@pytest.mark.parametrize("content", ["", "no certificate"], ids=["empty", "garbage"])
-async def test_a_file_that_is_no_certificate_is_a_typed_error(
-    server: LocalEventStoreDB, tmp_path: Path, content: str
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no certificate", id="garbage"),
+        pytest.param(b"\xff\xfe", id="not_text"),
+        pytest.param(
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", id="damaged"
+        ),
+    ],
+)
+async def test_a_file_that_is_no_certificate_is_a_typed_error_that_names_the_option(
+    server: LocalEventStoreDB, tmp_path: Path, content: bytes
 ) -> None:
     file = tmp_path / "ca.crt"
-    file.write_text(content)
-    with pytest.raises(StoreUnavailableError, match="authority in TlsCaFile has signed"):
+    file.write_bytes(content)
+    with pytest.raises(UnknownStoreURLError, match="TlsCaFile holds no certificate") as refused:
         await EventStoreDBStore.open(url(server, "admin:changeit", file))
+    assert "changeit" not in str(refused.value)
+
+
+async def test_a_user_certificate_with_the_wrong_key_is_a_typed_error_that_names_the_options(
+    server: LocalEventStoreDB, certificates: Certificates
+) -> None:
+    place = f"127.0.0.1:{server.port}?Tls=true&TlsCaFile={certificates.authority}"
+    shows = f"UserCertFile={certificates.authority}&UserKeyFile={certificates.key}"
+    with pytest.raises(UnknownStoreURLError, match="UserCertFile and UserKeyFile are no"):
+        await EventStoreDBStore.open(f"esdb://{place}&{shows}")
 
 
 async def test_a_host_that_the_certificate_does_not_name_is_a_typed_error(

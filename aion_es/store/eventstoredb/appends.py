@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aion_es.errors import (
-    AccessDeniedError,
     AionError,
     AppendTooLargeError,
     ConcurrencyConflictError,
@@ -29,7 +28,13 @@ from aion_es.errors import (
 from aion_es.ids import StreamName
 from aion_es.store.eventstoredb.client import RETRY_FOR, Backoff, Connection
 from aion_es.store.eventstoredb.deletion import Deletion
-from aion_es.store.eventstoredb.errors import LOST, SILENT, CallFailedError, call_failure
+from aion_es.store.eventstoredb.errors import (
+    LOST,
+    SILENT,
+    CallFailedError,
+    access_denied,
+    call_failure,
+)
 from aion_es.store.eventstoredb.messages import Messages, has_form
 from aion_es.store.eventstoredb.reader import Reader
 from aion_es.store.eventstoredb.tasks import Tasks
@@ -354,7 +359,7 @@ class Appender:
             case "StreamDeleted":
                 self._fail(job, StreamDeletedError(job.stream))
             case "AccessDenied":
-                self._fail(job, AccessDeniedError(where))
+                self._fail(job, access_denied(where))
             case "MaximumAppendSizeExceeded":
                 size = sum(event.size for event in job.events)
                 self._fail(job, AppendTooLargeError(size, details.maxAppendSize))

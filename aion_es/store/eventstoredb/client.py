@@ -23,6 +23,7 @@ from aion_es.errors import (
     UnknownStoreURLError,
     UnsupportedStoreVersionError,
 )
+from aion_es.store.eventstoredb.certificates import check_certificates
 from aion_es.store.eventstoredb.errors import SILENT, CallFailedError, call_failure
 
 T = TypeVar("T")
@@ -192,6 +193,7 @@ class Connection:
             spelled = spelled.replace("://", "://certificate:certificate@", 1)
         try:
             client = library.client(spelled)
+            check_certificates(spelled)
         except (ValueError, OSError) as error:  # OSError: a certificate's file
             said = str(error).replace(spelled, without_password(url))
             raise UnknownStoreURLError(without_password(url), said) from error

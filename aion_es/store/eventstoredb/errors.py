@@ -89,9 +89,7 @@ class CallFailedError(Exception):
             outcome_unknown: An append may have happened all the same.
         """
         if self.kind == "access-denied" or self.code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
-            return AccessDeniedError(
-                f"{where}; check user and password, or certificate, and what they permit"
-            )
+            return access_denied(where)
         if self.kind in _FINAL:
             return self._told_kind(stream, where)
         said = f"{where}: {self.details or self.code}"
@@ -118,6 +116,13 @@ class CallFailedError(Exception):
                 return ConsumerGroupNotFoundError(subject)
             case _:
                 return InternalError(f"{where}: {self}")
+
+
+def access_denied(where: str) -> AccessDeniedError:
+    """Return the error of a call that the server does not let this user make."""
+    return AccessDeniedError(
+        f"{where}; check user and password, or certificate, and what they permit"
+    )
 
 
 def call_failure(error: BaseException) -> CallFailedError | None:
