@@ -26,7 +26,7 @@ class EngineOptions:
         store_patience: How long a command is tried again while the store is away, before its caller is told.
             Facts are tried for ever.
         collector_threshold: While the engine is open, Python's cyclic garbage collector runs after so many
-            new objects instead of 700 (2,000 from Python 3.12 on): two fifths of the CPU time of
+            new objects instead of 700 (2,000 from Python 3.13 on): two fifths of the CPU time of
             short workflows go into it otherwise. `None` leaves it alone.
         max_concurrent_runs: By workflow type, how many of its runs may be under way at once in this engine. A
             run is under way from its first step until it closes, also while it sleeps. More are recorded
