@@ -1,9 +1,11 @@
 """A poison activity, which kills the process that runs it, is bounded; what it said before is not lost."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,14 +56,11 @@ async def test_an_activity_that_kills_a_process_of_the_pool_fails_and_the_engine
 
 
 def stored_heartbeats(path: Path) -> int:
-    import sqlite3
-
-    try:
-        with sqlite3.connect(path) as rows:
+    with closing(sqlite3.connect(path)) as rows:
+        try:
             (count,) = rows.execute("SELECT count(*) FROM activity_heartbeats").fetchone()
-        rows.close()
-    except sqlite3.OperationalError:
-        return 0
+        except sqlite3.OperationalError:  # not made yet
+            return 0
     return int(count)
 
 

@@ -137,7 +137,11 @@ class Connections:
     def reader(self) -> sqlite3.Connection:
         """Open one more connection that cannot write; its user closes it."""
         connection = self._connect(timeout=self._busy_timeout)
-        connection.execute("PRAGMA query_only = ON")
+        try:
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def close(self) -> None:
