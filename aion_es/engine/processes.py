@@ -1,11 +1,12 @@
 """Process workers: activities in processes of their own, with a line to each for heartbeats and cancellation.
 
-Every process has a pipe of its own: a process that is killed while it speaks then garbles nobody else's
+None of them is a fork of the engine, and none outlives it. Every process has a pipe of its own: a process that is killed while it speaks then garbles nobody else's
 words and holds no lock that others need.
 """
 
 import asyncio
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from typing import Any, Final, TypeAlias
 
 from aion_es.authoring.activities import RUNNING, ActivityInfo, RunningActivity
@@ -90,7 +92,7 @@ class _Pool:
     """One pool, its lines, and the thread that listens to them."""
 
     def __init__(self, max_workers: int, max_details_bytes: int) -> None:
-        context = multiprocessing.get_context()
+        context = _context()
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, Pulse] = {}
         self._lines_of: dict[int, _Line] = {}
@@ -171,6 +173,16 @@ class _Pool:
         pulse.beat(details)
 
 
+def _context() -> BaseContext:
+    """Return the program's own way to start a process, unless it is to fork.
+
+    An engine has threads. A fork copies the locks that they hold at that moment, and nobody in the copy will ever
+    release them; Python warns of it from 3.12 on, and from 3.14 on does not fork by default.
+    """
+    method = multiprocessing.get_start_method()
+    return multiprocessing.get_context("forkserver" if method == "fork" else method)
+
+
 def _send(line: _Line, message: object) -> None:
     with suppress(OSError):  # nobody may be there any more
         line.send(message)
@@ -238,6 +250,18 @@ def _begin_worker(lines: Sequence[_Line], taken: Any, max_details_bytes: int) ->
         taken.value += 1
     _Worker.line = lines[index]
     _Worker.max_details_bytes = max_details_bytes
+    engine = multiprocessing.parent_process()
+    assert engine is not None  # noqa: S101 - this is a process that another one started
+    threading.Thread(
+        target=_end_with, args=(engine.sentinel,), name="aion-engine-watch", daemon=True
+    ).start()
+
+
+def _end_with(engine: int) -> None:
+    """End this process when the engine's is gone; it would wait for work from it for ever."""
+    connection.wait([engine])
+    # As the engine was killed: what runs here has nobody to tell, and its next attempt may be running already.
+    os._exit(1)
 
 
 def _call(

@@ -28,6 +28,13 @@ def dies_in_a_process() -> None:
     os._exit(9)
 
 
+@activity(executor="process")
+def never_returns() -> None:
+    print("begun", flush=True)
+    while True:
+        time.sleep(60)
+
+
 @activity(retry=TALKER)
 def speaks_and_dies(path: str) -> Any:
     """Die once what was said is stored, as the test's file tells; the next attempt returns what it is told."""
@@ -51,12 +58,17 @@ async def poisoned(ctx: Context, kind: str) -> str:
 
 
 @workflow
+async def working(ctx: Context, _: str) -> None:
+    await ctx.run(never_returns)
+
+
+@workflow
 async def talking(ctx: Context, path: str) -> Any:
     return await ctx.run(speaks_and_dies, path)
 
 
-WORKFLOWS = [poisoned, talking]
-ACTIVITIES = [dies, dies_in_a_thread, dies_in_a_process, speaks_and_dies]
+WORKFLOWS = [poisoned, talking, working]
+ACTIVITIES = [dies, dies_in_a_thread, dies_in_a_process, never_returns, speaks_and_dies]
 
 
 async def main(url: str, type: str, input: str) -> None:

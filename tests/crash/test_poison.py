@@ -1,6 +1,7 @@
 """A poison activity, which kills the process that runs it, is bounded; what it said before is not lost."""
 
 import asyncio
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -53,6 +54,15 @@ async def test_an_activity_that_kills_a_process_of_the_pool_fails_and_the_engine
     path = tmp_path / "aion.db"
     assert end_of(run(f"sqlite:///{path}", "poisoned", "process")) == (0, "BrokenProcessPool 3")
     assert (await recorded(path)).count("ActivityFailed") == 3
+
+
+def test_no_process_of_the_pool_outlives_an_engine_that_was_killed(tmp_path: Path) -> None:
+    engine = run(f"sqlite:///{tmp_path / 'aion.db'}", "working", "")
+    assert engine.stdout is not None
+    assert engine.stdout.readline() == "begun\n"
+    engine.kill()
+    # The pipe ends when the last process is gone that has it: those of the pool have it from the engine.
+    assert end_of(engine) == (-signal.SIGKILL, "")
 
 
 def stored_heartbeats(path: Path) -> int:

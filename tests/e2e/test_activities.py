@@ -53,6 +53,14 @@ def in_process(number: int) -> tuple[int, int]:
     return number + 1, os.getpid()
 
 
+SET_IN_THIS_PROCESS = False
+
+
+@activity(executor="process")
+def is_a_fork() -> bool:
+    return SET_IN_THIS_PROCESS
+
+
 @activity
 async def nothing() -> None:
     return None
@@ -93,6 +101,11 @@ async def threads(ctx: Context, text: str) -> str:
 @workflow
 async def processes(ctx: Context, number: int) -> tuple[int, int]:
     return await ctx.run(in_process, number)
+
+
+@workflow
+async def looks_for_a_fork(ctx: Context) -> bool:
+    return await ctx.run(is_a_fork)
 
 
 @workflow
@@ -150,6 +163,15 @@ async def test_a_process_activity_runs_in_another_process(open_engine: EngineOpe
         number, pid = await (await engine.start(processes, 41)).result(timeout=SOON)
         assert number == 42
         assert pid != os.getpid()
+
+
+async def test_a_process_of_the_pool_is_no_fork_of_the_engine_whose_locks_it_would_copy(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SET_IN_THIS_PROCESS", True)
+    async with open_engine([looks_for_a_fork], [is_a_fork]) as engine:
+        handle = await engine.start(looks_for_a_fork)
+        assert not await handle.result(timeout=SOON)
 
 
 async def test_an_activity_knows_itself_and_its_idempotency_key(open_engine: EngineOpener) -> None:
