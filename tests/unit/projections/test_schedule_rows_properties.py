@@ -1,13 +1,14 @@
 """The `schedules` rows follow from the events alone: however they are cut into batches, and as the aggregate has it."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, select
+from sqlalchemy import Engine, create_engine, select
 
 from aion_es.aggregates import Schedule
 from aion_es.aggregates.schedule_decisions import Moment
@@ -102,15 +103,23 @@ class Log:
 def rows(events: Sequence[RecordedEvent], cuts: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rows that the projection makes of these events, in batches cut at these places."""
     projection = SchedulesProjection()
-    engine = create_engine("sqlite://")
     wanted = [e for e in events if projection.wants is not None and e.type in projection.wants]
-    with engine.begin() as connection:
+    with disposing(create_engine("sqlite://")) as engine, engine.begin() as connection:
         SCHEDULES.create(connection)
         places = sorted({0, *(cut % (len(wanted) + 1) for cut in cuts), len(wanted)})
         for begin, end in itertools.pairwise(places):
             projection.apply(connection, wanted[begin:end])
         found = connection.execute(select(SCHEDULES).order_by(SCHEDULES.c.schedule_id))
         return [dict(row._mapping) for row in found]
+
+
+@contextmanager
+def disposing(engine: Engine) -> Iterator[Engine]:
+    """Close what the engine's pool holds: an engine that is dropped leaves its connection open."""
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @given(steps, st.data(), st.lists(st.integers(0, 99), max_size=8))
