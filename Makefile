@@ -60,7 +60,7 @@ test: .venv/dev.stamp
 	@echo "Installing aion-es with $* into .venvs/$*, once …" >&2
 	@[ -x .venvs/$*/bin/python ] || $(PYTHON) -m venv .venvs/$*
 	@.venvs/$*/bin/python -m pip install --quiet --disable-pip-version-check \
-		--editable '.[cli,testing,$(EXTRA)]' 'opentelemetry-sdk>=1.30' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6'
+		--editable '.[cli,testing,$(EXTRA)]' 'opentelemetry-sdk>=1.45' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6'
 	@touch $@
 
 # What is named for EventStoreDB, and the guide, whose second half needs a client.

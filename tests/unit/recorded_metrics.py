@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("opentelemetry.sdk", reason="the OpenTelemetry SDK is not installed")
 
 from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 
@@ -63,7 +63,9 @@ class RecordedMetrics:
 @cache
 def installed_reader() -> InMemoryMetricReader:
     """Return the reader of the process's SDK: there can be one SDK in a process, and it stays."""
-    reader = InMemoryMetricReader()
+    # Every test has a read model with a name of its own, and each is one more value of the process's counters. Beyond
+    # 2,000 the SDK keeps no more apart, unless it is told to.
+    reader = InMemoryMetricReader(cardinality_limits={Counter: 1_000_000, Histogram: 1_000_000})
     metrics.set_meter_provider(MeterProvider([reader]))
     return reader
 
