@@ -129,6 +129,7 @@ DRIVES: dict[str, tuple[Drive, tuple[Any, ...]]] = {
     "heartbeats": (_seconds, ()),
     "handlers": (_three_numbers_then_a_bell, ()),
     "combines": (_nothing, ()),
+    "waits": (_nothing, ()),
 }
 
 

@@ -290,6 +290,29 @@ async def combines(ctx: Context) -> list[Any]:
     return [mapped, [type(outcome).__name__ for outcome in settled], first, shielded]
 
 
+@workflow
+async def waits(ctx: Context) -> list[Any]:
+    """What asyncio does in its own code, which may be another in the next Python: recorded on 3.11."""
+    one_at_a_time, both = asyncio.Semaphore(1), asyncio.Barrier(2)
+
+    async def in_turn(number: int) -> int:
+        async with one_at_a_time:
+            return await ctx.run(double, number)
+
+    async def together(number: int) -> int:
+        await both.wait()
+        async with asyncio.timeout(60):
+            return await ctx.run(double, number)
+
+    limited = await asyncio.gather(*(asyncio.wait_for(ctx.run(double, i), 60) for i in range(3)))
+    shielded = await asyncio.gather(*(asyncio.shield(ctx.run(double, i)) for i in range(3)))
+    running = [asyncio.ensure_future(in_turn(i)) for i in range(3)]
+    done, _ = await asyncio.wait(running, timeout=60)
+    met = await asyncio.gather(together(1), together(2))
+    ended = [await one for one in asyncio.as_completed([in_turn(i) for i in (5, 6)], timeout=60)]
+    return [limited, shielded, sorted(task.result() for task in done), met, sorted(ended)]
+
+
 WORKFLOWS: list[Any] = [
     one_activity,
     fan_out,
@@ -311,6 +334,7 @@ WORKFLOWS: list[Any] = [
     heartbeats,
     handlers,
     combines,
+    waits,
 ]
 ACTIVITIES: list[Any] = [
     charge,
