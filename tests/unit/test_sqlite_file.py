@@ -151,6 +151,13 @@ def test_an_sqlite_library_that_was_built_without_json_is_refused() -> None:
         schema.check_json(connection)
 
 
+async def test_a_new_file_that_another_process_holds_is_unavailable(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreUnavailableError, match="database is locked"):
+            await SQLiteEventStore.open(path, busy_timeout=timedelta(milliseconds=20))
+
+
 async def test_many_may_open_a_new_file_at_once(path: Path) -> None:
     stores = await asyncio.gather(*(SQLiteEventStore.open(path) for _ in range(8)))
     await asyncio.gather(

@@ -83,6 +83,8 @@ class Connections:
 
     def __init__(self, path: Path | None, durability: Durability, busy_timeout: float) -> None:
         check_library()
+        with contextlib.closing(sqlite3.connect(":memory:")) as library:
+            check_json(library)  # not in the file, which another process may have locked just now
         self.where = "sqlite memory store" if path is None else str(path)
         self._path = path
         self._durability = durability
@@ -169,7 +171,6 @@ class Connections:
 
     def _prepare(self) -> None:
         connection = self._writer
-        check_json(connection)
         self.patiently(self._mark)
         if self._path is not None:
             (mode,) = self.patiently(
