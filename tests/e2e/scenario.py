@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import pytest
+
 from aion_es import WorkflowHandle
 from aion_es.aggregates import AttributeSchema, Workflow
 from aion_es.app import Engine
 from aion_es.authoring.definitions import workflow_definition
 from aion_es.engine.replay import bring_back
 from aion_es.engine.surroundings import Surroundings
+from aion_es.errors import WorkflowCancelledError, WorkflowFailedError
 from aion_es.events.metadata import Envelope
 from aion_es.events.workflow import WorkflowEvent
 from aion_es.ids import DEFAULT_NAMESPACE, WorkflowId, workflow_stream
@@ -36,6 +39,18 @@ async def until(
             return
         assert time.monotonic() < deadline, f"never came true: {inspect.getsource(condition)}"
         await asyncio.sleep(0.002)
+
+
+async def failed(handle: WorkflowHandle[Any]) -> None:
+    """Return when the run has failed; any other end fails the test."""
+    with pytest.raises(WorkflowFailedError):
+        await handle.result(timeout=SOON)
+
+
+async def cancelled(handle: WorkflowHandle[Any]) -> None:
+    """Return when the run has ended as cancelled; any other end fails the test."""
+    with pytest.raises(WorkflowCancelledError):
+        await handle.result(timeout=SOON)
 
 
 async def kinds(handle: WorkflowHandle[Any]) -> list[str]:

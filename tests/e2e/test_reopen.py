@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from aion_es import ActivityError, Context, RetryPolicy, Signal, activity, workflow
+from aion_es import ActivityError, Context, RetryPolicy, Signal, WorkflowHandle, activity, workflow
 from aion_es.errors import (
     InvalidStateError,
-    WorkflowCancelledError,
-    WorkflowFailedError,
     WorkflowNotFoundError,
     WorkflowTerminatedError,
     WorkflowTimedOutError,
@@ -19,11 +17,21 @@ from aion_es.events.workflow import (
     ActivityCompleted,
     ActivityScheduled,
     ActivityStarted,
+    TimerStarted,
     WorkflowReopened,
 )
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, events_of, is_recorded, kinds, replayed, until
+from tests.e2e.scenario import (
+    SOON,
+    cancelled,
+    events_of,
+    failed,
+    is_recorded,
+    kinds,
+    replayed,
+    until,
+)
 
 ONCE = RetryPolicy(max_attempts=1)
 note = Signal("note", str)
@@ -190,17 +198,17 @@ WORKFLOWS = [
 ACTIVITIES = [works, breaks]
 
 
-async def failed(handle: Any) -> None:
-    with pytest.raises(WorkflowFailedError):
-        await handle.result(timeout=SOON)
+async def fails_and_is_reopened_mended(handle: WorkflowHandle[Any]) -> None:
+    """Let the run fail, then mend what its activities depend on and reopen it."""
+    await failed(handle)
+    outside.broken = False
+    await handle.reopen()
 
 
 async def test_only_the_failed_activity_is_tried_again(open_engine: EngineOpener) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(three_steps)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == ["a", "b", "c"]
         assert outside.done == ["a", "try b", "try b", "c"]
         assert [e.reopened for e in await events_of(handle, WorkflowReopened)] == [(1,)]
@@ -250,9 +258,7 @@ async def test_a_reopened_run_is_replayed_by_the_next_engine(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(code, id="w")
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         result = await handle.result(timeout=SOON)
         recorded = await kinds(handle)
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
@@ -268,9 +274,7 @@ async def test_compensation_is_void_and_the_code_goes_on_from_the_failure(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(saga)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "ship"
         assert outside.done == ["book", "try charge", "unbook", "try charge", "ship"]
         assert [e.activity_id for e in await events_of(handle, ActivityScheduled)] == [0, 1, 2, 3]
@@ -281,9 +285,7 @@ async def test_a_failure_that_the_code_dealt_with_stays_dealt_with(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(falls_back)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == ["second best", "last"]
         assert [e.reopened for e in await events_of(handle, WorkflowReopened)] == [(0, 2)]
         assert outside.done.count("second best") == 1
@@ -294,9 +296,7 @@ async def test_what_completed_beside_the_failure_is_not_run_again(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(together)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == ["a", "b", "c"]
         completed = [e.activity_id for e in await events_of(handle, ActivityCompleted)]
         assert sorted(completed) == [0, 1, 2]
@@ -305,9 +305,7 @@ async def test_what_completed_beside_the_failure_is_not_run_again(
 async def test_failures_of_a_task_group_are_both_tried_again(open_engine: EngineOpener) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(in_a_group)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == ["x", "y"]
 
 
@@ -322,10 +320,7 @@ async def test_a_timer_that_the_failing_code_disarmed_is_due_when_it_was(
         outside.broken = False
         await handle.reopen()
         assert await handle.result(timeout=SOON) == "b"
-        again = [
-            e.event for e in await handle.history() if type(e.event).__name__ == "TimerStarted"
-        ]
-        assert again == [first, first]
+        assert await events_of(handle, TimerStarted) == [first, first]
 
 
 async def test_a_cancelled_sleep_ends_at_its_original_time(
@@ -334,8 +329,7 @@ async def test_a_cancelled_sleep_ends_at_its_original_time(
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
         handle = await engine.start(sleeps)
         await handle.cancel()
-        with pytest.raises(WorkflowCancelledError):
-            await handle.result(timeout=SOON)
+        await cancelled(handle)
         clock.advance(timedelta(minutes=30))
         await handle.reopen()
         clock.advance(timedelta(minutes=31))
@@ -348,8 +342,7 @@ async def test_clean_up_after_a_cancellation_is_void(
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
         handle = await engine.start(cleans_up)
         await handle.cancel()
-        with pytest.raises(WorkflowCancelledError):
-            await handle.result(timeout=SOON)
+        await cancelled(handle)
         await handle.reopen()
         clock.advance(timedelta(hours=2))
         assert await handle.result(timeout=SOON) == "woke"
@@ -359,9 +352,7 @@ async def test_clean_up_after_a_cancellation_is_void(
 async def test_signals_that_came_meanwhile_are_there(open_engine: EngineOpener) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(listens)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         await handle.signal(note, "one")
         await handle.signal(note, "two")
         assert await handle.result(timeout=SOON) == ["one", "two"]
@@ -417,9 +408,7 @@ async def test_a_patch_that_was_taken_in_what_is_void_is_taken_again(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(patched)
-        await failed(handle)
-        outside.broken = False
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "patched"
 
 

@@ -11,22 +11,32 @@ from aion_es import (
     ActivityError,
     ChildWorkflowError,
     Context,
+    Engine,
     RetryPolicy,
     Signal,
     SignalDeliveryError,
+    WorkflowHandle,
     activity,
     workflow,
 )
 from aion_es.errors import (
     ChildAlreadyStartedError,
-    WorkflowCancelledError,
     WorkflowFailedError,
     WorkflowTerminatedError,
 )
 from aion_es.events.workflow import ActivityScheduled, ActivityStarted, WorkflowReopened
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, events_of, is_recorded, kinds, replayed, until
+from tests.e2e.scenario import (
+    SOON,
+    cancelled,
+    events_of,
+    failed,
+    is_recorded,
+    kinds,
+    replayed,
+    until,
+)
 
 ONCE = RetryPolicy(max_attempts=1)
 go = Signal("go")
@@ -297,14 +307,40 @@ WORKFLOWS: list[Any] = [
 ACTIVITIES = [step, gated, stubborn]
 
 
-async def failed(handle: Any) -> None:
-    with pytest.raises(WorkflowFailedError):
-        await handle.result(timeout=SOON)
+async def fails_and_is_reopened_mended(handle: WorkflowHandle[Any]) -> None:
+    """Let the run fail, then mend every step that was broken and reopen it."""
+    await failed(handle)
+    outside.broken.clear()
+    await handle.reopen()
 
 
-async def cancelled(handle: Any) -> None:
-    with pytest.raises(WorkflowCancelledError):
-        await handle.result(timeout=SOON)
+async def cancelled_at_work(engine: Engine, code: Any) -> WorkflowHandle[Any]:
+    """Start the code and cancel it once its work has begun; return the run at its end."""
+    handle = await engine.start(code)
+    await until(lambda: outside.done == ["begin work"])
+    await handle.cancel()
+    await cancelled(handle)
+    return handle
+
+
+async def cancelled_with_its_child(engine: Engine, code: Any) -> WorkflowHandle[Any]:
+    """Start the code as `w` and cancel it once its child has begun; return the run at its end."""
+    handle = await engine.start(code, id="w")
+    await until(lambda: is_recorded(handle, "ChildWorkflowStarted"))
+    await handle.cancel()
+    await cancelled(handle)
+    return handle
+
+
+async def cancelled_at_the_second_try(engine: Engine) -> WorkflowHandle[str]:
+    """Cancel a run whose clean-up fails, and reopen it mended; return it when it has ended as cancelled."""
+    outside.broken.add("give back")
+    handle = await engine.start(gives_back)
+    await until(lambda: is_recorded(handle, "ActivityCompleted"))
+    await handle.cancel()
+    await fails_and_is_reopened_mended(handle)
+    await cancelled(handle)
+    return handle
 
 
 async def replays(handle: Any, code: Any) -> None:
@@ -314,9 +350,7 @@ async def replays(handle: Any, code: Any) -> None:
 async def test_the_id_of_a_void_child_is_taken(open_engine: EngineOpener) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(spawns_again)
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "note is taken"
         await replays(handle, spawns_again)
 
@@ -326,9 +360,7 @@ async def test_a_void_timer_is_not_armed_again_and_its_name_is_free(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
         handle = await engine.start(arms_again)
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         await until(lambda: is_recorded(handle, "TimerStarted", 2))
         due_at = clock.now() + timedelta(hours=1)
         assert (await handle.describe()).live_timers == {"reminder": due_at}
@@ -358,9 +390,7 @@ async def test_a_void_signal_was_sent_and_is_not_sent_again(open_engine: EngineO
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         target = await engine.start(adds, id="sum")
         handle = await engine.start(sends_again, "sum")
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "sent"
         assert await target.result(timeout=SOON) == 21
         await replays(handle, sends_again)
@@ -371,9 +401,7 @@ async def test_a_void_signal_that_could_not_be_delivered_still_is_not(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(sends_again, "nobody")
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "no nobody"
         await replays(handle, sends_again)
 
@@ -383,9 +411,7 @@ async def test_a_void_child_is_not_in_the_way_of_continue_as_new(
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(watched, 1)
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "continued"
         assert (await engine.handle("watch").describe()).status.is_open
 
@@ -413,9 +439,7 @@ async def test_a_void_activity_that_failed_is_not_run_again(open_engine: EngineO
     outside.broken.add("undo")
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(cannot_undo)
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "paid"
         assert outside.done == ["pay"]
         assert [e.reopened for e in await events_of(handle, WorkflowReopened)] == [(0,)]
@@ -443,10 +467,7 @@ async def test_what_was_cancelled_with_the_run_is_waited_for_again(
     open_engine: EngineOpener, code: Any
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
-        handle = await engine.start(code)
-        await until(lambda: outside.done == ["begin work"])
-        await handle.cancel()
-        await cancelled(handle)
+        handle = await cancelled_at_work(engine, code)
         await until(lambda: is_recorded(handle, "ActivityCancelRequested"))
         await handle.reopen()
         await until(lambda: outside.done.count("begin work") == 2)
@@ -461,10 +482,7 @@ async def test_a_child_that_was_cancelled_with_its_parent_and_reopened_is_waited
     open_engine: EngineOpener, code: Any
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
-        handle = await engine.start(code, id="w")
-        await until(lambda: is_recorded(handle, "ChildWorkflowStarted"))
-        await handle.cancel()
-        await cancelled(handle)
+        handle = await cancelled_with_its_child(engine, code)
         child = engine.handle("child")
         await cancelled(child)
         await child.reopen()
@@ -518,10 +536,7 @@ async def test_a_child_that_stays_cancelled_is_what_its_reopened_parent_is_told(
     open_engine: EngineOpener,
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
-        handle = await engine.start(parent, id="w")
-        await until(lambda: is_recorded(handle, "ChildWorkflowStarted"))
-        await handle.cancel()
-        await cancelled(handle)
+        handle = await cancelled_with_its_child(engine, parent)
         await handle.reopen()
         with pytest.raises(WorkflowFailedError) as caught:
             await handle.result(timeout=SOON)
@@ -535,9 +550,7 @@ async def test_what_was_done_after_a_cancellation_that_was_swallowed_is_not_done
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(swallows)
         await handle.cancel("enough")
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         assert await handle.result(timeout=SOON) == "paid, enough"
         assert outside.done == ["one", "pay"]
         await replays(handle, swallows)
@@ -546,15 +559,8 @@ async def test_what_was_done_after_a_cancellation_that_was_swallowed_is_not_done
 async def test_clean_up_that_failed_goes_on_and_the_run_ends_as_cancelled(
     open_engine: EngineOpener,
 ) -> None:
-    outside.broken.add("give back")
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
-        handle = await engine.start(gives_back)
-        await until(lambda: is_recorded(handle, "ActivityCompleted"))
-        await handle.cancel()
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
-        await cancelled(handle)
+        handle = await cancelled_at_the_second_try(engine)
         assert outside.done == ["take", "give back"]
         await replays(handle, gives_back)
 
@@ -563,15 +569,8 @@ async def test_a_run_that_ended_as_cancelled_only_at_the_second_try_goes_on_from
     open_engine: EngineOpener,
 ) -> None:
     """What is void then holds a reopening, and the ordinals of all that was ever scheduled stay taken."""
-    outside.broken.add("give back")
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
-        handle = await engine.start(gives_back)
-        await until(lambda: is_recorded(handle, "ActivityCompleted"))
-        await handle.cancel()
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
-        await cancelled(handle)
+        handle = await cancelled_at_the_second_try(engine)
         await handle.reopen()
         await handle.signal(go)
         assert await handle.result(timeout=SOON) == "kept"
@@ -583,9 +582,7 @@ async def test_a_run_that_ended_as_cancelled_only_at_the_second_try_goes_on_from
 async def test_what_is_void_shares_no_draw_with_what_comes(open_engine: EngineOpener) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = await engine.start(draws)
-        await failed(handle)
-        outside.broken.clear()
-        await handle.reopen()
+        await fails_and_is_reopened_mended(handle)
         await handle.result(timeout=SOON)
         undone, _, shipped = outside.done
         assert undone.removeprefix("undo ") != shipped.removeprefix("ship ")
@@ -596,10 +593,7 @@ async def test_an_activity_that_is_run_again_is_called_with_what_it_was(
     open_engine: EngineOpener,
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
-        handle = await engine.start(patient)
-        await until(lambda: outside.done == ["begin work"])
-        await handle.cancel()
-        await cancelled(handle)
+        handle = await cancelled_at_work(engine, patient)
         assert "ActivityCancelled" in await kinds(handle)
         outside.gate.set()
         await handle.reopen()
