@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aion_es import Context, Query, Signal, activity, workflow
+from aion_es import Context, Engine, Signal, WorkflowHandle, activity, workflow
 from aion_es.errors import NonDeterminismError
 from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
@@ -14,7 +14,6 @@ from tests.e2e.scenario import SOON, is_recorded, kinds, replayed, until
 
 go = Signal("go")
 number = Signal("number", int)
-where = Query("where", str)
 MINUTE = timedelta(minutes=1)
 
 
@@ -142,7 +141,21 @@ async def goes_on(open_engine: EngineOpener, clock: ManualClock, code: Any) -> A
         return result
 
 
-async def next_activity(handle: Any, times: int) -> None:
+async def paused_within_its_limit(engine: Engine, code: Any) -> WorkflowHandle[str]:
+    """Start the code as `w` and pause it once it has armed the timer of its limit."""
+    handle = await engine.start(code, id="w")
+    await until(lambda: is_recorded(handle, "TimerStarted"))
+    await handle.pause()
+    return handle
+
+
+async def the_timer_fires(handle: WorkflowHandle[Any], clock: ManualClock) -> None:
+    """Let the minute of the run's timer pass; return when that is recorded."""
+    clock.advance(2 * MINUTE)
+    await until(lambda: is_recorded(handle, "TimerFired"))
+
+
+async def activities_complete(handle: WorkflowHandle[Any], times: int) -> None:
     await until(lambda: is_recorded(handle, "ActivityCompleted", times))
 
 
@@ -151,15 +164,12 @@ async def test_a_timer_that_fired_while_the_run_was_paused_is_cancelled_too_late
     open_engine: EngineOpener, clock: ManualClock, code: Any
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
-        handle = await engine.start(code, id="w")
-        await until(lambda: is_recorded(handle, "TimerStarted"))
-        await handle.pause()
+        handle = await paused_within_its_limit(engine, code)
         gate.open.set()
-        await until(lambda: is_recorded(handle, "ActivityCompleted"))
-        clock.advance(2 * MINUTE)
-        await until(lambda: is_recorded(handle, "TimerFired"))
+        await activities_complete(handle, 1)
+        await the_timer_fires(handle, clock)
         await handle.resume()
-        await next_activity(handle, 2)
+        await activities_complete(handle, 2)
         assert "TimerCancelled" not in await kinds(handle)
     assert await goes_on(open_engine, clock, code) == "slow"
 
@@ -168,15 +178,12 @@ async def test_an_activity_that_ended_while_the_run_was_paused_is_cancelled_too_
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
-        handle = await engine.start(times_an_activity, id="w")
-        await until(lambda: is_recorded(handle, "TimerStarted"))
-        await handle.pause()
-        clock.advance(2 * MINUTE)
-        await until(lambda: is_recorded(handle, "TimerFired"))
+        handle = await paused_within_its_limit(engine, times_an_activity)
+        await the_timer_fires(handle, clock)
         gate.open.set()
-        await until(lambda: is_recorded(handle, "ActivityCompleted"))
+        await activities_complete(handle, 1)
         await handle.resume()
-        await next_activity(handle, 2)
+        await activities_complete(handle, 2)
         assert "ActivityCancelRequested" not in await kinds(handle)
     assert await goes_on(open_engine, clock, times_an_activity) == "late"
 
@@ -185,15 +192,12 @@ async def test_a_child_that_ended_while_the_run_was_paused_is_cancelled_too_late
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
-        handle = await engine.start(times_a_child, id="w")
-        await until(lambda: is_recorded(handle, "TimerStarted"))
-        await handle.pause()
-        clock.advance(2 * MINUTE)
-        await until(lambda: is_recorded(handle, "TimerFired"))
+        handle = await paused_within_its_limit(engine, times_a_child)
+        await the_timer_fires(handle, clock)
         await engine.handle("child").signal(go)
         await until(lambda: is_recorded(handle, "ChildWorkflowCompleted"))
         await handle.resume()
-        await next_activity(handle, 1)
+        await activities_complete(handle, 1)
         assert "ChildWorkflowCancelRequested" not in await kinds(handle)
     assert await goes_on(open_engine, clock, times_a_child) == "late"
 
@@ -206,10 +210,9 @@ async def test_a_deadline_that_passed_while_the_code_was_missing_is_cancelled_to
     async with open_engine([lingers], ACTIVITIES, clock=clock) as engine:
         handle = engine.handle("w")
         await handle.signal(number, 7)
-        clock.advance(2 * MINUTE)
-        await until(lambda: is_recorded(handle, "TimerFired"))
+        await the_timer_fires(handle, clock)
     async with open_engine(WORKFLOWS, ACTIVITIES, clock=clock) as engine:
-        await next_activity(engine.handle("w"), 1)
+        await activities_complete(engine.handle("w"), 1)
     assert await goes_on(open_engine, clock, times_a_signal) == "7"
 
 
@@ -222,7 +225,7 @@ async def test_a_child_that_is_cancelled_twice_is_asked_once(
         await until(lambda: is_recorded(handle, "ChildWorkflowCancelRequested"))
         await until(lambda: is_recorded(engine.handle("child"), "TimerStarted"))
         clock.advance(2 * MINUTE)
-        await next_activity(handle, 2)
+        await activities_complete(handle, 2)
         assert (await kinds(handle)).count("ChildWorkflowCancelRequested") == 1
     assert await goes_on(open_engine, clock, code) == "asked"
 
@@ -250,8 +253,7 @@ async def test_a_cancelling_that_would_have_added_something_is_still_a_differenc
     async with open_engine([before], ACTIVITIES, clock=clock) as engine:
         handle = await engine.start(before, id="w")
         await handle.signal(number, 1)
-        clock.advance(2 * MINUTE)
-        await until(lambda: is_recorded(handle, "TimerFired"))
+        await the_timer_fires(handle, clock)
         await handle.signal(go)
         await handle.result(timeout=SOON)
         history = await handle.history()
