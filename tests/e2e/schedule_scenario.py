@@ -11,6 +11,8 @@ from aion_es.ids import DEFAULT_NAMESPACE, ScheduleId, WorkflowId, schedule_stre
 from aion_es.schedules import CatchUp, Interval, Overlap, Schedule, Spec, Start
 from aion_es.schedules.naming import action_id
 from aion_es.store.port import EventReader
+from aion_es.testing.clock import ManualClock
+from tests.e2e.scenario import until
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -94,6 +96,32 @@ async def told(store: EventReader) -> list[str]:
 
 async def is_told(store: EventReader, *expected: str) -> bool:
     return await told(store) == list(expected)
+
+
+async def is_long(store: EventReader, events: int) -> bool:
+    """Return whether the nightly schedule has recorded so many events, or more."""
+    return len(await recorded(store)) >= events
+
+
+async def has(engine: Engine, workflow_id: str) -> bool:
+    """Return whether there is such a workflow."""
+    return await engine.store.head(engine.repository.stream(workflow_id)) >= 0
+
+
+async def begun(engine: Engine, *minutes: int) -> None:
+    """Return when the actions of these minutes since `BEGIN` are there."""
+    for minute in minutes:
+        await until(lambda minute=minute: has(engine, name(minute)))
+
+
+async def minute_by_minute(
+    engine: Engine, clock: ManualClock, minutes: int, *, events: int = 1
+) -> None:
+    """Let minutes pass, one at a time, until the nightly schedule has recorded so many events more for each."""
+    for _ in range(minutes):
+        wanted = len(await recorded(engine.store)) + events
+        clock.advance(MINUTE)
+        await until(lambda wanted=wanted: is_long(engine.store, wanted))
 
 
 async def finish(engine: Engine, due: datetime, schedule_id: str = NIGHTLY) -> None:

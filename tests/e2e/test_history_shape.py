@@ -74,15 +74,16 @@ async def test_an_unbounded_first_attempt_is_recorded_with_its_outcome(
         ]
 
 
-async def test_an_attempt_that_may_be_the_last_is_recorded_before_its_code_runs(
-    open_engine: EngineOpener,
-) -> None:
-    seen_while_running: list[int] = []
+async def seen_by_an_activity_that_fails_once(
+    open_engine: EngineOpener, retry: RetryPolicy
+) -> list[int]:
+    """Run a workflow of one activity to its end; return how many events were stored when each attempt ran."""
+    seen: list[int] = []
 
-    @activity(retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(0)))
+    @activity(retry=retry)
     async def look() -> None:
-        seen_while_running.append(await stored(engine))
-        if len(seen_while_running) == 1:
+        seen.append(await stored(engine))
+        if len(seen) == 1:
             raise RuntimeError("once")
 
     @workflow
@@ -92,41 +93,34 @@ async def test_an_attempt_that_may_be_the_last_is_recorded_before_its_code_runs(
     async with open_engine([looks], [look]) as engine:
         handle = await engine.start(looks)
         await handle.result(timeout=SOON)
-        assert [append.types for append in open_engine.store.committed] == [
-            ("WorkflowStarted", "ActivityScheduled", "ActivityStarted"),
-            ("ActivityFailed",),
-            ("ActivityStarted",),
-            ("ActivityCompleted", "WorkflowCompleted"),
-        ]
-        assert seen_while_running == [3, 5]
         assert [e.attempt for e in await events_of(handle, ActivityStarted)] == [1, 2]
+    return seen
+
+
+async def test_an_attempt_that_may_be_the_last_is_recorded_before_its_code_runs(
+    open_engine: EngineOpener,
+) -> None:
+    two_attempts = RetryPolicy(max_attempts=2, initial_interval=timedelta(0))
+    assert await seen_by_an_activity_that_fails_once(open_engine, two_attempts) == [3, 5]
+    assert [append.types for append in open_engine.store.committed] == [
+        ("WorkflowStarted", "ActivityScheduled", "ActivityStarted"),
+        ("ActivityFailed",),
+        ("ActivityStarted",),
+        ("ActivityCompleted", "WorkflowCompleted"),
+    ]
 
 
 async def test_a_later_attempt_is_always_recorded_before_its_code_runs(
     open_engine: EngineOpener,
 ) -> None:
-    seen_while_running: list[int] = []
-
-    @activity(retry=RetryPolicy(initial_interval=timedelta(0)))
-    async def look() -> None:
-        seen_while_running.append(await stored(engine))
-        if len(seen_while_running) == 1:
-            raise RuntimeError("once")
-
-    @workflow
-    async def looks(ctx: Context) -> None:
-        await ctx.run(look)
-
-    async with open_engine([looks], [look]) as engine:
-        handle = await engine.start(looks)
-        await handle.result(timeout=SOON)
-        assert [append.types for append in open_engine.store.committed] == [
-            ("WorkflowStarted", "ActivityScheduled"),
-            ("ActivityStarted", "ActivityFailed"),
-            ("ActivityStarted",),
-            ("ActivityCompleted", "WorkflowCompleted"),
-        ]
-        assert seen_while_running == [2, 5]
+    unbounded_attempts = RetryPolicy(initial_interval=timedelta(0))
+    assert await seen_by_an_activity_that_fails_once(open_engine, unbounded_attempts) == [2, 5]
+    assert [append.types for append in open_engine.store.committed] == [
+        ("WorkflowStarted", "ActivityScheduled"),
+        ("ActivityStarted", "ActivityFailed"),
+        ("ActivityStarted",),
+        ("ActivityCompleted", "WorkflowCompleted"),
+    ]
 
 
 async def test_every_event_of_one_append_has_the_same_time_and_names_its_run(

@@ -29,11 +29,15 @@ from tests.e2e.schedule_scenario import (
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
+    begun,
     done,
     echoes,
     every_minute,
     finish,
+    has,
     insists,
+    is_long,
+    minute_by_minute,
     name,
     recorded,
     told,
@@ -41,20 +45,6 @@ from tests.e2e.schedule_scenario import (
 )
 
 customer = SearchAttribute("customer", str)
-
-
-async def minute_by_minute(
-    clock: ManualClock, store: FaultyStore, minutes: int, *, events: int
-) -> None:
-    """Let minutes pass, one at a time, until the schedule has recorded so many events more for each."""
-    for _ in range(minutes):
-        wanted = len(await recorded(store)) + events
-        clock.advance(MINUTE)
-        await until(lambda wanted=wanted: is_long(store, wanted))
-
-
-async def is_long(store: FaultyStore, events: int) -> bool:
-    return len(await recorded(store)) >= events
 
 
 async def test_an_action_is_started_when_it_is_due_with_everything_that_it_was_given(
@@ -73,7 +63,7 @@ async def test_an_action_is_started_when_it_is_due_with_everything_that_it_was_g
         await engine.schedules.create(every_minute(action=action))
         clock.advance(MINUTE)
         handle = engine.handle("nightly-20260101T000100Z", echoes)
-        await until(lambda: engine_has(engine, handle.workflow_id))
+        await until(lambda: has(engine, handle.workflow_id))
         assert await handle.result() == "hello"
         (started,) = await events_of(handle, WorkflowStarted)
         assert (started.schedule_id, started.task_queue) == ("nightly", "slow")
@@ -84,22 +74,14 @@ async def test_an_action_is_started_when_it_is_due_with_everything_that_it_was_g
         assert started.execution_deadline == BEGIN + MINUTE + timedelta(days=1)
 
 
-async def engine_has(engine: object, workflow_id: str) -> bool:
-    from aion_es import Engine
-
-    assert isinstance(engine, Engine)
-    stream = engine.repository.stream(workflow_id)
-    return await engine.store.head(stream) >= 0
-
-
 async def test_while_an_action_runs_skip_takes_no_other(
     open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.SKIP))
-        await minute_by_minute(clock, store, 3, events=1)
+        await minute_by_minute(engine, clock, 3)
         await finish(engine, BEGIN + MINUTE)
-        await minute_by_minute(clock, store, 1, events=1)
+        await minute_by_minute(engine, clock, 1)
     assert await told(store) == [
         "created",
         "triggered 1",
@@ -114,7 +96,7 @@ async def test_while_an_action_runs_buffer_one_lets_one_wait(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ONE))
-        await minute_by_minute(clock, store, 3, events=1)
+        await minute_by_minute(engine, clock, 3)
         await finish(engine, BEGIN + MINUTE)
         await until(lambda: is_long(store, 5))
     assert await told(store) == [
@@ -131,9 +113,9 @@ async def test_while_an_action_runs_buffer_all_lets_all_wait_for_their_turn(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ALL))
-        await minute_by_minute(clock, store, 3, events=1)
+        await minute_by_minute(engine, clock, 3)
         for minute in (1, 2, 3):
-            await until(lambda minute=minute: engine_has(engine, name(minute)))
+            await begun(engine, minute)
             await finish(engine, BEGIN + minute * MINUTE)
     assert await told(store) == [
         "created",
@@ -150,13 +132,13 @@ async def test_cancel_previous_asks_the_running_action_to_end_and_waits_for_that
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.CANCEL_PREVIOUS, action=Start(insists)))
-        await minute_by_minute(clock, store, 2, events=1)
+        await minute_by_minute(engine, clock, 2)
         first = engine.handle(name(1), insists)
         await until(lambda: is_recorded(first, "WorkflowCancelRequested"))
-        await minute_by_minute(clock, store, 1, events=2)
-        assert not await engine_has(engine, name(2))
+        await minute_by_minute(engine, clock, 1, events=2)
+        assert not await has(engine, name(2))
         await first.signal(done)
-        await until(lambda: engine_has(engine, name(3)))
+        await begun(engine, 3)
 
     assert await told(store) == [
         "created",
@@ -173,8 +155,8 @@ async def test_cancel_previous_takes_the_next_action_when_the_code_has_given_way
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.CANCEL_PREVIOUS))
-        await minute_by_minute(clock, store, 2, events=1)
-        await until(lambda: engine_has(engine, name(2)))
+        await minute_by_minute(engine, clock, 2)
+        await begun(engine, 2)
         with pytest.raises(WorkflowCancelledError, match="nightly"):
             await engine.handle(name(1), waits).result()
     assert await told(store) == ["created", "triggered 1", "buffered 2", "triggered 2"]
@@ -187,20 +169,20 @@ async def test_terminate_previous_ends_the_running_action_without_asking_it(
         await engine.schedules.create(
             every_minute(Overlap.TERMINATE_PREVIOUS, action=Start(insists))
         )
-        await minute_by_minute(clock, store, 2, events=1)
-        await until(lambda: engine_has(engine, name(2)))
+        await minute_by_minute(engine, clock, 2)
+        await begun(engine, 2)
         with pytest.raises(WorkflowTerminatedError, match="nightly"):
             await engine.handle(name(1), insists).result()
     assert await told(store) == ["created", "triggered 1", "buffered 2", "triggered 2"]
 
 
 async def test_allow_all_takes_every_action_whatever_runs(
-    open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
+    open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.ALLOW_ALL))
-        await minute_by_minute(clock, store, 3, events=1)
-        await until(lambda: engine_has(engine, name(3)))
+        await minute_by_minute(engine, clock, 3)
+        await begun(engine, 3)
         description = await engine.schedules.describe(NIGHTLY)
         assert [action.workflow_id for action in description.running] == [name(1), name(2), name(3)]
 
@@ -210,10 +192,10 @@ async def test_an_action_that_continues_as_new_still_runs(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.SKIP))
-        await minute_by_minute(clock, store, 1, events=1)
-        await until(lambda: engine_has(engine, name(1)))
+        await minute_by_minute(engine, clock, 1)
+        await begun(engine, 1)
         await engine.handle(name(1), waits).continue_as_new()
-        await minute_by_minute(clock, store, 1, events=1)
+        await minute_by_minute(engine, clock, 1)
     assert await told(store) == ["created", "triggered 1", "skipped 2 (overlap)"]
 
 
@@ -222,7 +204,7 @@ async def test_a_pause_holds_what_is_buffered_and_a_resume_lets_it_go_on(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ONE))
-        await minute_by_minute(clock, store, 2, events=1)
+        await minute_by_minute(engine, clock, 2)
         await engine.schedules.pause(NIGHTLY, "stocktaking")
         await finish(engine, BEGIN + MINUTE)
         clock.advance(2 * MINUTE)
@@ -230,9 +212,9 @@ async def test_a_pause_holds_what_is_buffered_and_a_resume_lets_it_go_on(
         assert (paused.paused, paused.pause_reason) == (True, "stocktaking")
         assert (paused.next_times, paused.buffered) == ((), (BEGIN + 2 * MINUTE,))
         await engine.schedules.resume(NIGHTLY)
-        await until(lambda: engine_has(engine, name(2)))
+        await begun(engine, 2)
         await finish(engine, BEGIN + 2 * MINUTE)
-        await minute_by_minute(clock, store, 1, events=1)
+        await minute_by_minute(engine, clock, 1)
     assert await told(store) == [
         "created",
         "triggered 1",
@@ -249,14 +231,14 @@ async def test_an_update_keeps_what_is_buffered_and_starts_it_as_the_new_action_
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ONE))
-        await minute_by_minute(clock, store, 2, events=1)
+        await minute_by_minute(engine, clock, 2)
         changed = every_minute(
             Overlap.SKIP, action=Start(echoes, "new"), spec=Spec(Interval(10 * MINUTE))
         )
         await engine.schedules.update(changed)
         await engine.schedules.update(changed)
         await finish(engine, BEGIN + MINUTE)
-        await until(lambda: engine_has(engine, name(2)))
+        await begun(engine, 2)
         assert await engine.handle(name(2), echoes).result() == "new"
         description = await engine.schedules.describe(NIGHTLY)
         assert description.next_times[0] == BEGIN + 10 * MINUTE
@@ -268,7 +250,7 @@ async def test_a_deleted_schedule_takes_nothing_more_and_what_runs_goes_on(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ONE))
-        await minute_by_minute(clock, store, 2, events=1)
+        await minute_by_minute(engine, clock, 2)
         await engine.schedules.delete(NIGHTLY)
         await finish(engine, BEGIN + MINUTE)
         clock.advance(5 * MINUTE)
@@ -276,7 +258,7 @@ async def test_a_deleted_schedule_takes_nothing_more_and_what_runs_goes_on(
             await engine.schedules.describe(NIGHTLY)
         assert await engine.schedules.list() == []
         await engine.schedules.create(every_minute())
-        await minute_by_minute(clock, store, 1, events=1)
+        await minute_by_minute(engine, clock, 1)
     assert await told(store) == [
         "created",
         "triggered 1",
@@ -310,14 +292,13 @@ async def test_a_backfill_takes_what_was_not_taken_one_after_the_other(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.ALLOW_ALL, action=Start(echoes, "x")))
-        await minute_by_minute(clock, store, 2, events=1)
-        await until(lambda: engine_has(engine, name(2)))
+        await minute_by_minute(engine, clock, 2)
+        await begun(engine, 2)
         times = await engine.schedules.backfill(
             NIGHTLY, BEGIN - 2 * MINUTE, BEGIN + timedelta(days=1)
         )
         assert times == tuple(BEGIN + minute * MINUTE for minute in (-2, -1, 0))
-        for minute in (-2, -1, 0):
-            await until(lambda minute=minute: engine_has(engine, name(minute)))
+        await begun(engine, -2, -1, 0)
         again = await engine.schedules.backfill(NIGHTLY, BEGIN - 2 * MINUTE, BEGIN + MINUTE)
         assert again == ()
     triggered = [t for t in await told(store) if t.startswith("triggered")]
@@ -345,7 +326,7 @@ async def test_an_action_under_its_limit_is_the_last(
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         spec = Spec(Interval(MINUTE), limit=2)
         await engine.schedules.create(every_minute(Overlap.ALLOW_ALL, spec=spec))
-        await minute_by_minute(clock, store, 2, events=1)
+        await minute_by_minute(engine, clock, 2)
         clock.advance(5 * MINUTE)
         description = await engine.schedules.describe(NIGHTLY)
         assert (description.remaining, description.next_times) == (0, ())
@@ -361,15 +342,15 @@ async def test_with_jitter_an_action_is_taken_after_its_due_time_under_the_id_of
         clock.advance(2 * MINUTE)
         assert await told(store) == ["created"]
         clock.advance(MINUTE)
-        await until(lambda: engine_has(engine, name(2)))
+        await begun(engine, 2)
 
 
 async def test_a_description_says_what_comes_what_was_and_what_runs(
-    open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
+    open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.ALLOW_ALL))
-        await minute_by_minute(clock, store, 12, events=1)
+        await minute_by_minute(engine, clock, 12)
         found = await engine.schedules.describe(NIGHTLY)
         assert found.next_times == tuple(BEGIN + minute * MINUTE for minute in range(13, 23))
         assert [a.workflow_id for a in found.last_actions] == [name(m) for m in range(3, 13)]

@@ -16,9 +16,11 @@ from tests.e2e.schedule_scenario import (
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
+    begun,
     done,
     every_minute,
     finish,
+    has,
     insists,
     is_told,
     name,
@@ -38,14 +40,10 @@ def let_a_minute_pass_after_the_next_look(
         seen = await look(schedule_id, state)
         clock.advance(MINUTE)
         await until(lambda: is_told(engine.store, "created", "triggered 1"))
-        await until(lambda: has(engine, name(1)))
+        await begun(engine, 1)
         return seen
 
     monkeypatch.setattr(actions, "look", look_and_wait)
-
-
-async def has(engine: Engine, workflow_id: str) -> bool:
-    return await engine.store.head(engine.repository.stream(workflow_id)) >= 0
 
 
 async def test_a_backfill_waits_for_what_was_taken_since_it_looked(
@@ -62,7 +60,7 @@ async def test_a_backfill_waits_for_what_was_taken_since_it_looked(
         found = await engine.schedules.describe(NIGHTLY)
         assert [action.workflow_id for action in found.running] == [name(1)]
         await finish(engine, BEGIN + MINUTE)
-        await until(lambda: has(engine, name(-2)))
+        await begun(engine, -2)
 
 
 async def test_a_backfill_ends_what_was_taken_since_it_looked(
@@ -79,7 +77,7 @@ async def test_a_backfill_ends_what_was_taken_since_it_looked(
         running = engine.handle(name(1), insists)
         await until(lambda: is_recorded(running, "WorkflowCancelRequested"))
         await running.signal(done)
-        await until(lambda: has(engine, name(0)))
+        await begun(engine, 0)
 
 
 async def test_a_turn_that_a_backfill_has_outrun_decides_anew_beside_it(

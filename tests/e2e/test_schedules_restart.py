@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from aion_es.app import Engine
 from aion_es.ids import RunId
 from aion_es.schedules import CatchUp, Interval, Overlap, Schedule, Spec, Start
 from aion_es.testing.clock import ManualClock
@@ -16,19 +15,17 @@ from tests.e2e.schedule_scenario import (
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
+    begun,
     echoes,
     every_minute,
     finish,
+    has,
     is_told,
+    minute_by_minute,
     name,
-    recorded,
     told,
     waits,
 )
-
-
-async def has(engine: Engine, workflow_id: str) -> bool:
-    return await engine.store.head(engine.repository.stream(workflow_id)) >= 0
 
 
 @pytest.mark.parametrize(
@@ -65,7 +62,7 @@ async def test_after_downtime_the_policy_says_what_is_made_up_for(
         await until(lambda: is_told(store, "created", *follows[:-1]))
         clock.advance(MINUTE / 2)
         await until(lambda: is_told(store, "created", *follows))
-        await until(lambda: has(engine, name(4)))
+        await begun(engine, 4)
         for line in follows:
             kind, minute = line.split(" ")[:2]
             assert await has(engine, name(int(minute))) == (kind == "triggered")
@@ -76,15 +73,13 @@ async def test_what_is_buffered_survives_a_restart(
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ALL))
-        for expected in (2, 3, 4):
-            clock.advance(MINUTE)
-            await until(lambda expected=expected: is_long(store, expected))
+        await minute_by_minute(engine, clock, 3)
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await finish(engine, BEGIN + MINUTE)
-        await until(lambda: has(engine, name(2)))
+        await begun(engine, 2)
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await finish(engine, BEGIN + 2 * MINUTE)
-        await until(lambda: has(engine, name(3)))
+        await begun(engine, 3)
     assert await told(store) == [
         "created",
         "triggered 1",
@@ -95,24 +90,18 @@ async def test_what_is_buffered_survives_a_restart(
     ]
 
 
-async def is_long(store: FaultyStore, events: int) -> bool:
-    return len(await recorded(store)) >= events
-
-
 async def test_what_waited_is_taken_at_once_if_what_it_waited_for_has_ended_meanwhile(
-    open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
+    open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(every_minute(Overlap.BUFFER_ONE))
-        for expected in (2, 3):
-            clock.advance(MINUTE)
-            await until(lambda expected=expected: is_long(store, expected))
-        await until(lambda: has(engine, name(1)))
+        await minute_by_minute(engine, clock, 2)
+        await begun(engine, 1)
     workflow = await engine.repository.load(name(1))
     workflow.terminate("by an operator", at=clock.now())
     await engine.repository.save(workflow)
     async with open_engine(WORKFLOWS, clock=clock) as engine:
-        await until(lambda: has(engine, name(2)))
+        await begun(engine, 2)
 
 
 @pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.ALLOW_ALL])
@@ -130,14 +119,14 @@ async def test_what_was_taken_and_never_started_is_started_by_the_next_engine(
     )
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.wait_recovered(SOON)
-        await until(lambda: has(engine, name(1)))
+        await begun(engine, 1)
         handle = engine.handle(name(1), echoes, run_id="run-1")
         assert await handle.result() == "x"
     assert await told(store) == ["created", "triggered 1"]
 
 
 async def test_what_another_engine_took_and_did_not_start_is_started_after_a_while(
-    open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
+    open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     async with open_engine(WORKFLOWS, clock=clock) as engine:
         await engine.schedules.create(
@@ -153,7 +142,7 @@ async def test_what_another_engine_took_and_did_not_start_is_started_after_a_whi
         timers = engine._core.timers
         await until(lambda: ("schedule expects", name(60)) in timers._live)
         clock.advance(timedelta(seconds=10))
-        await until(lambda: has(engine, name(60)))
+        await begun(engine, 60)
 
 
 async def test_a_schedule_waits_for_an_engine_that_has_its_code(
@@ -166,11 +155,11 @@ async def test_a_schedule_waits_for_an_engine_that_has_its_code(
         await until(lambda: engine._scheduling.driver._without_code == {NIGHTLY})
         assert await told(store) == ["created"]
         engine.catalog.register_workflow(echoes)
-        await until(lambda: has(engine, name(1)))
+        await begun(engine, 1)
 
 
 async def test_a_schedule_that_is_due_far_ahead_is_held_by_its_row_only(
-    open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
+    open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     schedule = Schedule(
         id=NIGHTLY, spec=Interval(60 * MINUTE), action=Start(echoes, "x"), overlap=Overlap.SKIP
@@ -184,7 +173,7 @@ async def test_a_schedule_that_is_due_far_ahead_is_held_by_its_row_only(
             await until(lambda: engine._scheduling.driver.horizon > clock.now() + 5 * MINUTE)
         await until(lambda: ("schedule", NIGHTLY) in timers._live)
         clock.advance(5 * MINUTE)
-        await until(lambda: has(engine, name(60)))
+        await begun(engine, 60)
 
 
 async def test_while_the_store_is_away_nothing_is_lost_and_nothing_is_taken_twice(
@@ -194,8 +183,8 @@ async def test_while_the_store_is_away_nothing_is_lost_and_nothing_is_taken_twic
         await engine.schedules.create(every_minute(Overlap.ALLOW_ALL, action=Start(echoes, "x")))
         store.lose_answer(times=1)
         clock.advance(MINUTE)
-        await until(lambda: has(engine, name(1)))
+        await begun(engine, 1)
         store.fail(times=3)
         clock.advance(MINUTE)
-        await until(lambda: has(engine, name(2)))
+        await begun(engine, 2)
     assert await told(store) == ["created", "triggered 1", "triggered 2"]

@@ -23,8 +23,10 @@ from tests.e2e.schedule_scenario import (
     MINUTE,
     NIGHTLY,
     WORKFLOWS,
+    begun,
     echoes,
     every_minute,
+    has,
     name,
     told,
     waits,
@@ -33,10 +35,6 @@ from tests.e2e.schedule_scenario import (
 NEW_YEAR = Calendar(month=1, day=1)
 YEARLY = every_minute(Overlap.ALLOW_ALL, action=Start(echoes, "x"), spec=Spec(NEW_YEAR))
 IMPATIENT = EngineOptions(store_patience=timedelta(milliseconds=100))
-
-
-async def has(engine: Engine, workflow_id: str) -> bool:
-    return await engine.store.head(engine.repository.stream(workflow_id)) >= 0
 
 
 async def is_started_after_a_retry(engine: Engine, clock: ManualClock, workflow_id: str) -> bool:
@@ -74,7 +72,7 @@ async def test_a_schedule_that_is_changed_to_code_that_is_here_is_due_again(
         await until(lambda: engine._scheduling.driver._without_code == {NIGHTLY})
         await change(engine, every_minute(action=Start(waits)))
         clock.advance(MINUTE)
-        await until(lambda: has(engine, name(2)))
+        await begun(engine, 2)
         assert engine._scheduling.driver._without_code == set()
     assert (await told(store))[-1] == "triggered 2"
 
@@ -95,7 +93,7 @@ async def test_an_update_that_comes_during_a_turn_says_when_the_next_action_is_d
         driver = engine._scheduling.driver
         await until(lambda: not driver._busy and not driver._queued)
         clock.advance(MINUTE)
-        await until(lambda: has(engine, name(3)))
+        await begun(engine, 3)
 
 
 async def test_a_schedule_that_is_deleted_is_forgotten(
@@ -184,7 +182,7 @@ async def test_what_another_engine_took_first_is_expected_of_it(
         store.heal()
         await until(lambda: store.conflicts == 1)
         clock.advance(timedelta(seconds=10))
-        await until(lambda: has(engine, name(1)))
+        await begun(engine, 1)
 
 
 async def test_a_trigger_that_was_recorded_is_started_when_the_store_is_back(

@@ -3,7 +3,7 @@
 import pytest
 
 from aion_es.app import Engine
-from aion_es.ids import ScheduleId, WorkflowId
+from aion_es.ids import ScheduleId
 from aion_es.schedules import Interval, Overlap, Spec, Start
 from aion_es.schedules.naming import action_id
 from aion_es.testing.clock import ManualClock
@@ -18,6 +18,7 @@ from tests.e2e.schedule_scenario import (
     done,
     echoes,
     every_minute,
+    has,
     insists,
     is_told,
     told,
@@ -36,10 +37,6 @@ that_wait = pytest.mark.parametrize(
     ],
 )
 """The policies under which an action waits for the end of the one before it."""
-
-
-async def has(engine: Engine, workflow_id: WorkflowId) -> bool:
-    return await engine.store.head(engine.repository.stream(workflow_id)) >= 0
 
 
 async def let_the_second_wait(

@@ -59,12 +59,15 @@ async def sibling(ctx: Context) -> str:
     return "fine"
 
 
-async def stuck(open_engine: EngineOpener, clock: ManualClock, code: Edited) -> None:
-    """Leave behind an open run of `code` that cannot go on once it is edited."""
+@pytest.fixture
+async def stuck(open_engine: EngineOpener, clock: ManualClock) -> Edited:
+    """Code that has left two open runs behind, `w` and `other`, which cannot go on once it is edited."""
+    code = Edited()
     async with open_engine([code.before()], clock=clock) as engine:
         handle = await engine.start("edited", id="w")
         assert await kinds(handle) == ["WorkflowStarted", "TimerStarted"]
         await engine.start("edited", id="other")
+    return code
 
 
 def node(engine: Engine, workflow_id: str) -> RunNode:
@@ -84,30 +87,28 @@ def type_node(engine: Engine, workflow_type: str) -> TypeNode:
 
 @resident
 async def test_a_run_that_cannot_go_on_is_restarted_ever_more_slowly_and_then_parked(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
-    async with open_engine([code.after(), sibling], [note], clock=clock, options=THREE) as engine:
+    async with open_engine([stuck.after(), sibling], [note], clock=clock, options=THREE) as engine:
         await engine.wait_recovered(SOON)
         healthy = await engine.start(sibling)
         await engine.handle("w").signal(go)
         began, waits = clock.now(), []
         for expected in (1, 2, 4):
             run = node(engine, "w")
-            assert (run.state, run.restarts) == ("restarting", code.tries)
+            assert (run.state, run.restarts) == ("restarting", stuck.tries)
             assert run.restart_at is not None
             waits.append(run.restart_at - clock.now())
             assert waits[-1] == timedelta(seconds=expected)
-            tries = code.tries
+            tries = stuck.tries
             clock.advance(waits[-1] - timedelta(milliseconds=1))
             await asyncio.sleep(0.01)
-            assert code.tries == tries
+            assert stuck.tries == tries
             clock.advance(timedelta(milliseconds=1))
-            await until(lambda: code.tries == tries + 1)  # noqa: B023 - awaited at once
-            await until(lambda: node(engine, "w").restarts == code.tries)
+            await until(lambda: stuck.tries == tries + 1)  # noqa: B023 - awaited at once
+            await until(lambda: node(engine, "w").restarts == stuck.tries)
         assert clock.now() - began == timedelta(seconds=7)
-        assert code.tries == 4
+        assert stuck.tries == 4
         parked = node(engine, "w")
         assert (parked.state, parked.restarts, parked.restart_at) == ("parked", 4, None)
         assert parked.last_error is not None
@@ -115,7 +116,7 @@ async def test_a_run_that_cannot_go_on_is_restarted_ever_more_slowly_and_then_pa
         assert engine.supervision.parked == ("w",)
         clock.advance(timedelta(days=1))
         await asyncio.sleep(0.02)
-        assert code.tries == 4
+        assert stuck.tries == 4
         await healthy.signal(go)
         assert await healthy.result(timeout=SOON) == "fine"
         assert (await engine.handle("w").describe()).stuck_reason == parked.last_error
@@ -147,12 +148,10 @@ async def retried(engine: Engine) -> None:
 
 @pytest.mark.parametrize("nudge", [signalled, asked, retried])
 async def test_a_parked_run_tries_again_when_there_is_something_new(
-    open_engine: EngineOpener, clock: ManualClock, nudge: Callable[[Engine], Any]
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited, nudge: Callable[[Engine], Any]
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
-    async with open_engine([code.after()], [note], clock=clock, options=THREE) as engine:
-        await parked(engine, clock, code)
+    async with open_engine([stuck.after()], [note], clock=clock, options=THREE) as engine:
+        await parked(engine, clock, stuck)
         assert node(engine, "w").restarts == 4
         await nudge(engine)
         after = ("restarting", 1) if nudge is retried else ("parked", 5)
@@ -160,33 +159,32 @@ async def test_a_parked_run_tries_again_when_there_is_something_new(
 
 
 async def test_a_flood_of_signals_has_a_parked_run_tried_once_and_once_more_after_the_longest_wait(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
-    async with open_engine([code.after()], [note], clock=clock, options=THREE) as engine:
-        await parked(engine, clock, code)
-        before = code.tries
+    async with open_engine([stuck.after()], [note], clock=clock, options=THREE) as engine:
+        await parked(engine, clock, stuck)
+        before = stuck.tries
         for _ in range(50):
             await signalled(engine)
-        assert (code.tries, node(engine, "w").state) == (before + 1, "parked")
+        assert (stuck.tries, node(engine, "w").state) == (before + 1, "parked")
         assert node(engine, "w").restart_at == clock.now() + timedelta(minutes=1)
         await asked(engine)
-        assert code.tries > before + 1
-        tries = code.tries
+        assert stuck.tries > before + 1
+        tries = stuck.tries
         for _ in range(3):
             await signalled(engine)
             clock.advance(timedelta(seconds=19))
         await asyncio.sleep(0.02)
-        assert code.tries == tries
+        assert stuck.tries == tries
         clock.advance(timedelta(seconds=3))
-        await until(lambda: code.tries == tries + 1)
+        await until(lambda: stuck.tries == tries + 1)
         clock.advance(timedelta(minutes=5))
         await asyncio.sleep(0.02)
-        assert code.tries == tries + 1
+        assert stuck.tries == tries + 1
         assert engine.supervision.parked == ("w",)
 
 
+@pytest.mark.usefixtures("stuck")
 async def test_what_was_put_right_is_found_by_the_next_signal_that_a_parked_run_may_be_tried_for(
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
@@ -200,8 +198,6 @@ async def test_what_was_put_right_is_found_by_the_next_signal_that_a_parked_run_
         await ctx.receive(go)
         return "done"
 
-    code = Edited()
-    await stuck(open_engine, clock, code)
     options = EngineOptions(restarts=RestartPolicy(max_restarts=0))
     async with open_engine([edited], clock=clock, options=options) as engine:
         for _ in range(3):
@@ -217,45 +213,39 @@ async def test_what_was_put_right_is_found_by_the_next_signal_that_a_parked_run_
 
 
 async def test_a_parked_run_records_nothing_but_facts_and_goes_on_with_the_code_that_fits(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
-    async with open_engine([code.after()], [note], clock=clock, options=THREE) as engine:
-        await parked(engine, clock, code)
+    async with open_engine([stuck.after()], [note], clock=clock, options=THREE) as engine:
+        await parked(engine, clock, stuck)
         count = await stored(engine)
         clock.advance(timedelta(hours=1))
         await asyncio.sleep(0.02)
         assert await stored(engine) == count
-    async with open_engine([code.before()], clock=clock) as engine:
+    async with open_engine([stuck.before()], clock=clock) as engine:
         clock.advance(timedelta(days=300))
         assert await engine.handle("w").result(timeout=SOON) == "done"
 
 
 async def test_restarts_that_lie_far_back_do_not_count(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
     policy = RestartPolicy(
         max_restarts=2, longest=timedelta(seconds=1), period=timedelta(seconds=30)
     )
     options = EngineOptions(restarts=policy)
-    async with open_engine([code.after()], [note], clock=clock, options=options) as engine:
+    async with open_engine([stuck.after()], [note], clock=clock, options=options) as engine:
         await engine.wait_recovered(SOON)
         await engine.handle("w").signal(go)
         for _ in range(6):
-            tries = code.tries
+            tries = stuck.tries
             clock.advance(timedelta(seconds=20))
-            await until(lambda: code.tries == tries + 1)  # noqa: B023 - awaited at once
+            await until(lambda: stuck.tries == tries + 1)  # noqa: B023 - awaited at once
         assert engine.supervision.parked == ()
 
 
 async def test_code_that_is_registered_late_wakes_the_runs_that_missed_it_at_once(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with open_engine([sibling], clock=clock) as engine:
         await engine.wait_recovered(SOON)
         handle = engine.handle("w")
@@ -263,7 +253,7 @@ async def test_code_that_is_registered_late_wakes_the_runs_that_missed_it_at_onc
         assert (await handle.describe()).stuck_reason is not None
         (orphan,) = engine.orphaned
         assert orphan.runs == 2
-        engine.catalog.register_workflow(code.before())
+        engine.catalog.register_workflow(stuck.before())
         clock.advance(timedelta(days=300))
         assert await handle.result(timeout=SOON) == "done"
         assert engine.orphaned == ()
@@ -275,14 +265,12 @@ async def reasons(engine: Engine) -> dict[str, str | None]:
 
 
 async def test_orphans_that_sleep_show_as_stuck_until_their_code_is_there(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with open_engine([sibling], clock=clock) as engine:
         await engine.wait_recovered(SOON)
         assert await reasons(engine) == dict.fromkeys(("w", "other"), str(engine.orphaned[0]))
-        engine.catalog.register_workflow(code.before())
+        engine.catalog.register_workflow(stuck.before())
 
         async def forgotten() -> bool:
             return await reasons(engine) == {"w": None, "other": None}
@@ -291,14 +279,12 @@ async def test_orphans_that_sleep_show_as_stuck_until_their_code_is_there(
 
 
 async def test_what_an_engine_that_is_gone_reported_is_forgotten_when_the_next_one_opens(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with open_engine([sibling], clock=clock) as engine:
         await engine.wait_recovered(SOON)
         assert None not in (await reasons(engine)).values()
-    async with open_engine([code.before()], clock=clock) as engine:
+    async with open_engine([stuck.before()], clock=clock) as engine:
         await engine.wait_recovered(SOON)
         assert await reasons(engine) == {"w": None, "other": None}
 
@@ -504,27 +490,25 @@ async def test_a_run_that_continues_as_new_keeps_its_place(open_engine: EngineOp
 
 
 async def test_a_parked_run_gives_its_place_to_others(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
     options = EngineOptions(
         restarts=RestartPolicy(max_restarts=3), max_concurrent_runs={"edited": 2}
     )
-    async with open_engine([code.after()], [note], clock=clock, options=options) as engine:
+    async with open_engine([stuck.after()], [note], clock=clock, options=options) as engine:
         await engine.wait_recovered(SOON)
         late = await engine.start("edited", id="late")
         assert node(engine, "late").state == "waiting"
-        await parked(engine, clock, code)
+        await parked(engine, clock, stuck)
         assert await late.result(timeout=SOON) == "never"
 
 
 @resident
-async def test_the_tree_can_be_read(open_engine: EngineOpener, clock: ManualClock) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
+async def test_the_tree_can_be_read(
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
+) -> None:
     options = EngineOptions(max_concurrent_runs={"sibling": 5})
-    async with open_engine([code.after(), sibling], clock=clock, options=options) as engine:
+    async with open_engine([stuck.after(), sibling], clock=clock, options=options) as engine:
         await engine.wait_recovered(SOON)
         await engine.start(sibling, id="s")
         await engine.handle("w").signal(go)
@@ -537,6 +521,9 @@ async def test_the_tree_can_be_read(open_engine: EngineOpener, clock: ManualCloc
 
 
 # ------------------------------------------------------------------------------------ the watchdog
+
+
+WATCHED = EngineOptions(max_step=timedelta(milliseconds=80))
 
 
 def holds_up(seconds: float) -> str:
@@ -555,8 +542,7 @@ async def computes(ctx: Context, seconds: float) -> str:
 async def test_a_step_that_holds_up_the_engine_is_reported_with_its_stack_and_goes_on(
     open_engine: EngineOpener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = EngineOptions(max_step=timedelta(milliseconds=80))
-    async with open_engine([computes], options=options) as engine:
+    async with open_engine([computes], options=WATCHED) as engine:
         handle = await engine.start(computes, 0.4, id="slow")
         await handle.signal(go)
         assert await handle.result(timeout=SOON) == "computed"
@@ -569,8 +555,7 @@ async def test_a_step_that_holds_up_the_engine_is_reported_with_its_stack_and_go
 
 
 async def test_many_short_steps_are_not_one_long_one(open_engine: EngineOpener) -> None:
-    options = EngineOptions(max_step=timedelta(milliseconds=80))
-    async with open_engine([computes], options=options) as engine:
+    async with open_engine([computes], options=WATCHED) as engine:
         handles = [await engine.start(computes, 0.015) for _ in range(20)]
         for handle in handles:
             await handle.signal(go)
@@ -585,8 +570,7 @@ async def answers_slowly(ctx: Context) -> None:
 
 
 async def test_a_query_that_holds_up_the_engine_is_reported_too(open_engine: EngineOpener) -> None:
-    options = EngineOptions(max_step=timedelta(milliseconds=80))
-    async with open_engine([answers_slowly], options=options) as engine:
+    async with open_engine([answers_slowly], options=WATCHED) as engine:
         handle = await engine.start(answers_slowly)
         assert await handle.query(where) == "computed"
         (blocked,) = engine.supervision.tree().blocked
