@@ -167,6 +167,28 @@ async def run(repository: WorkflowRepository, workflow_id: str = "order-42") -> 
     return (await repository.execute(workflow_id, lambda wf: wf.start(start(), at=NOON))).workflow
 
 
+async def marked(repository: WorkflowRepository, markers: int) -> None:
+    """Save a run of its start and so many markers."""
+    wf = await run(repository)
+    for _ in range(markers):
+        wf.record_marker("side_effect", "dice", NEXT, at=NOON)
+    await repository.save(wf)
+
+
+def continue_as_new(wf: Workflow) -> None:
+    """Go on as `NEXT_RUN`."""
+    wf.continue_as_new(NEXT, package_version="1", new_run_id=NEXT_RUN, at=NOON)
+
+
+def somebody_is_faster(store: FakeStore, decide: Callable[[Workflow], object]) -> None:
+    """Have another process give a command just before the next append for which nothing else is planned."""
+
+    async def is_faster() -> None:
+        await WorkflowRepository(store.inner).execute("order-42", decide)
+
+    store.before_append.append(is_faster)
+
+
 async def recorded(repository: WorkflowRepository) -> list[ev.WorkflowEvent]:
     return [envelope.event for envelope in await repository.history("order-42")]
 
@@ -243,7 +265,7 @@ async def test_a_long_run_is_read_back_to_its_beginning_in_growing_pages(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
     wf = await run(repository)
-    wf.continue_as_new(NEXT, package_version="1", new_run_id=NEXT_RUN, at=NOON)
+    continue_as_new(wf)
     for _ in range(300):
         wf.record_marker("side_effect", "dice", NEXT, at=NOON)
     await repository.save(wf)
@@ -257,10 +279,7 @@ async def test_a_long_run_is_read_back_to_its_beginning_in_growing_pages(
 async def test_a_history_of_exactly_one_page_is_read_once(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
-    wf = await run(repository)
-    for _ in range(7):
-        wf.record_marker("side_effect", "dice", NEXT, at=NOON)
-    await repository.save(wf)
+    await marked(repository, 7)
     store.reads.clear()
     assert len(await repository.history("order-42")) == 8
     assert store.reads == [8]
@@ -269,10 +288,7 @@ async def test_a_history_of_exactly_one_page_is_read_once(
 async def test_nothing_is_read_before_the_first_event(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
-    wf = await run(repository)
-    for _ in range(7):
-        wf.record_marker("side_effect", "dice", NEXT, at=NOON)
-    await repository.save(wf)
+    await marked(repository, 7)
     store.reads.clear()
     with pytest.raises(RunNotFoundError):
         await repository.run_history("order-42", "run-0")
@@ -291,10 +307,7 @@ async def test_a_history_whose_beginning_is_cut_off_is_read_as_far_as_it_goes(
 
 async def test_every_run_of_the_stream_can_be_read(repository: WorkflowRepository) -> None:
     await run(repository)
-    await repository.execute(
-        "order-42",
-        lambda wf: wf.continue_as_new(NEXT, package_version="1", new_run_id=NEXT_RUN, at=NOON),
-    )
+    await repository.execute("order-42", continue_as_new)
     third = RunId("run-3")
     await repository.execute(
         "order-42",
@@ -314,10 +327,7 @@ async def test_every_run_of_the_stream_can_be_read(repository: WorkflowRepositor
 async def test_the_newest_event_of_a_run_tells_whether_it_has_ended_and_nothing_older_is_read(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
-    wf = await run(repository)
-    for _ in range(20):
-        wf.record_marker("side_effect", "dice", NEXT, at=NOON)
-    await repository.save(wf)
+    await marked(repository, 20)
     assert await repository.run_end("order-42", RUN) == (None, 20)
     await repository.execute("order-42", lambda wf: wf.fail(OOPS, at=NOON))
     assert await repository.run_end("order-42", RUN) == (FAILED, 21)
@@ -331,10 +341,7 @@ async def test_each_run_of_a_chain_has_its_own_end_and_the_newest_is_the_current
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
     await run(repository)
-    await repository.execute(
-        "order-42",
-        lambda wf: wf.continue_as_new(NEXT, package_version="1", new_run_id=NEXT_RUN, at=NOON),
-    )
+    await repository.execute("order-42", continue_as_new)
     first, second = [await repository.run_end("order-42", each) for each in (RUN, NEXT_RUN)]
     assert isinstance(first.event, ev.WorkflowContinuedAsNew)
     assert (first.revision, second) == (1, (None, 2))
@@ -593,16 +600,12 @@ async def test_somebody_elses_append_after_a_lost_one_is_a_conflict(
 ) -> None:
     wf = await run(repository)
 
-    async def somebody_else() -> None:
-        other = await WorkflowRepository(store.inner).load("order-42")
-        other.pause(at=NOON)
-        await WorkflowRepository(store.inner).save(other)
-
     async def nobody() -> None:
         pass
 
     store.failures = [StoreUnavailableError("away")]
-    store.before_append = [nobody, somebody_else]
+    store.before_append = [nobody]
+    somebody_is_faster(store, lambda wf: wf.pause(at=NOON))
     wf.complete(at=NOON)
     with pytest.raises(ConcurrencyConflictError):
         await repository.save(wf)
@@ -650,12 +653,7 @@ async def test_a_conflict_reads_only_what_is_new_and_decides_anew(
     for ordinal in range(50):
         wf.schedule_activity(act(ordinal), "charge_card", at=NOON)
     await repository.save(wf)
-    other = WorkflowRepository(store.inner)
-
-    async def somebody_else() -> None:
-        await other.execute("order-42", lambda wf: wf.receive_signal(message("s9"), at=NOON))
-
-    store.before_append = [somebody_else]
+    somebody_is_faster(store, lambda wf: wf.receive_signal(message("s9"), at=NOON))
     store.reads.clear()
     seen: list[int] = []
 
@@ -674,12 +672,7 @@ async def test_a_conflict_with_the_same_command_elsewhere_ends_as_done(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
     await run(repository)
-    other = WorkflowRepository(store.inner)
-
-    async def somebody_else() -> None:
-        await other.execute("order-42", lambda wf: wf.receive_signal(message(), at=NOON))
-
-    store.before_append = [somebody_else]
+    somebody_is_faster(store, lambda wf: wf.receive_signal(message(), at=NOON))
     done = await repository.execute("order-42", lambda wf: wf.receive_signal(message(), at=NOON))
     assert (done.events, done.position) == ((), None)
     assert await recorded(repository) == [started(), received()]
@@ -689,12 +682,7 @@ async def test_a_refusal_after_a_conflict_is_final(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
     await run(repository)
-    other = WorkflowRepository(store.inner)
-
-    async def somebody_else() -> None:
-        await other.execute("order-42", lambda wf: wf.complete(at=NOON))
-
-    store.before_append = [somebody_else]
+    somebody_is_faster(store, lambda wf: wf.complete(at=NOON))
     with pytest.raises(RunClosedError):
         await repository.execute("order-42", lambda wf: wf.fail(OOPS, at=NOON))
     assert await recorded(repository) == [started(), ev.WorkflowCompleted()]
@@ -718,15 +706,7 @@ async def test_a_run_that_continued_meanwhile_is_guarded_as_the_new_one(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
     await run(repository)
-    other = WorkflowRepository(store.inner)
-
-    async def somebody_else() -> None:
-        await other.execute(
-            "order-42",
-            lambda wf: wf.continue_as_new(NEXT, package_version="1", new_run_id=NEXT_RUN, at=NOON),
-        )
-
-    store.before_append = [somebody_else]
+    somebody_is_faster(store, continue_as_new)
     done = await repository.execute("order-42", lambda wf: wf.receive_signal(message(), at=NOON))
     assert done.workflow.state.run_id == NEXT_RUN
     assert (await repository.history("order-42"))[-1].run_id == NEXT_RUN
@@ -735,12 +715,7 @@ async def test_a_run_that_continued_meanwhile_is_guarded_as_the_new_one(
 async def test_a_start_that_loses_its_race_sees_the_winner(
     store: FakeStore, repository: WorkflowRepository
 ) -> None:
-    other = WorkflowRepository(store.inner)
-
-    async def somebody_else() -> None:
-        await run(other)
-
-    store.before_append = [somebody_else]
+    somebody_is_faster(store, lambda wf: wf.start(start(), at=NOON))
     command = start(run_id=NEXT_RUN, on_conflict="use_existing")
     done = await repository.execute("order-42", lambda wf: wf.start(command, at=NOON))
     assert (done.events, done.workflow.state.run_id) == ((), RUN)

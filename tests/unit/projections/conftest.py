@@ -21,3 +21,13 @@ async def model(read_model_url: str) -> AsyncIterator[ReadModel]:
     """An empty read model: on SQLite, and on PostgreSQL."""
     async with await ReadModel.open(read_model_url) as made:
         yield made
+
+
+@pytest.fixture
+async def two_models(read_model_url: str) -> AsyncIterator[tuple[ReadModel, ReadModel]]:
+    """One empty read model, opened twice, as two processes do it: on SQLite, and on PostgreSQL."""
+    async with (
+        await ReadModel.open(read_model_url) as one,
+        await ReadModel.open(read_model_url) as other,
+    ):
+        yield one, other

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func,
 from aion_es.ids import StreamName
 from aion_es.projections import Projection, ProjectionRunner, ProjectionStatus, ReadModel
 from aion_es.store.memory import MemoryEventStore
-from aion_es.store.port import ANY, Appended, RecordedEvent
+from aion_es.store.port import ANY, Appended, Position, RecordedEvent
 from tests.unit.projections.histories import new_event, scheduled, started
 
 STREAM = StreamName("aion_workflow-w")
@@ -99,6 +99,35 @@ async def append(store: MemoryEventStore, count: int) -> Appended:
 async def append_poison(store: MemoryEventStore) -> Appended:
     """Append what `Breaking` cannot handle."""
     return await store.append(STREAM, [new_event(scheduled(0))], ANY)
+
+
+async def append_around_poison(store: MemoryEventStore, count: int) -> tuple[Position, Appended]:
+    """Append so many events, what `Breaking` cannot handle, and as many more.
+
+    Returns:
+        Where the poison is, and the answer to the last append.
+    """
+    await append(store, count)
+    poison = await append_poison(store)
+    return poison.position, await append(store, count)
+
+
+async def handled(runner: ProjectionRunner, appended: Appended, *projections: str) -> None:
+    """Return when each of the projections has handled what was appended."""
+    for projection in projections:
+        await runner.wait_until(appended.position, projection=projection, timeout=PATIENCE)
+
+
+async def caught_up(runner: ProjectionRunner) -> None:
+    """Run the runner until every projection has handled what is stored."""
+    async with running(runner):
+        await runner.wait_until_caught_up()
+
+
+async def rebuilt(runner: ProjectionRunner, projection: str) -> None:
+    """Ask for the projection's rows anew; return when they answer."""
+    await runner.rebuild(projection)
+    await runner.wait_until_rebuilt(projection, timeout=PATIENCE)
 
 
 async def places(model: ReadModel, table: Table = SEEN) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, inspect, select
 
 from aion_es.errors import InvalidArgumentError
-from aion_es.projections import Projection, ProjectionRunner, ReadModel
+from aion_es.projections import Projection, ReadModel
 from aion_es.projections.checkpoints import advance, begin_rebuild, install, swap
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import START, Position, RecordedEvent
@@ -18,7 +18,10 @@ from tests.unit.projections.logs import (
     Log,
     append,
     append_poison,
+    caught_up,
+    handled,
     places,
+    rebuilt,
     runner_of,
     running,
     stored_places,
@@ -110,11 +113,6 @@ class Wider(Projection):
         connection.execute(table.insert(), rows)
 
 
-async def caught_up(runner: ProjectionRunner) -> None:
-    async with running(runner):
-        await runner.wait_until_caught_up()
-
-
 async def index_names(model: ReadModel) -> list[str]:
     return await model.read(
         lambda c: sorted(str(index["name"]) for index in inspect(c).get_indexes("seen"))
@@ -145,7 +143,7 @@ async def test_the_old_rows_of_a_raised_version_answer_until_the_new_ones_have_c
         assert status.rebuild is not None
         assert (status.rebuild.version, status.rebuild.position < last.position) == (2, True)
         held.go_on.set()
-        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+        await handled(runner, last, "log")
         (status,) = await runner.status()
         assert (status.version, status.position, status.rebuild) == (2, last.position, None)
     assert await places(model) == await stored_places(store)
@@ -164,7 +162,7 @@ async def test_a_rebuild_mends_the_rows_while_new_events_go_on_coming(
             last = await append(store, 3)
         await runner.wait_until_rebuilt("log", timeout=PATIENCE)
         last = await append(store, 2)
-        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+        await handled(runner, last, "log")
     assert await places(model) == await stored_places(store)
 
 
@@ -176,8 +174,7 @@ async def test_rows_can_be_rebuilt_again_and_again_and_keep_their_indexes(
     async with running(runner):
         await runner.wait_until_caught_up()
         for _ in range(3):
-            await runner.rebuild("log")
-            await runner.wait_until_rebuilt("log", timeout=PATIENCE)
+            await rebuilt(runner, "log")
             (name,) = await index_names(model)
             assert name.startswith("ix_seen_place")
     assert await places(model) == await stored_places(store)
@@ -227,30 +224,23 @@ async def test_tables_that_lack_a_column_of_the_new_version_are_replaced_at_once
     runner = runner_of(store, model, Wider())
     await runner.prepare()
     (table,) = Wider.tables
-    query = select(table.c.place).order_by(table.c.place)
-    assert await model.read(lambda c: list(c.execute(query).scalars())) == []
+    assert await places(model, table) == []
     await caught_up(runner)
-    assert await model.read(lambda c: list(c.execute(query).scalars())) == await stored_places(
-        store
-    )
+    assert await places(model, table) == await stored_places(store)
 
 
 async def test_a_rebuild_asked_for_in_another_process_is_made_by_the_active_runner(
-    store: MemoryEventStore, read_model_url: str
+    store: MemoryEventStore, two_models: tuple[ReadModel, ReadModel]
 ) -> None:
     await append(store, 5)
-    async with (
-        await ReadModel.open(read_model_url) as active,
-        await ReadModel.open(read_model_url) as asking,
-    ):
-        runner, operator = runner_of(store, active, Log()), runner_of(store, asking, Log())
-        async with running(runner):
-            await runner.wait_until_caught_up()
-            await spoil(active)
-            await operator.prepare()
-            await operator.rebuild("log")
-            await operator.wait_until_rebuilt("log", timeout=PATIENCE)
-        assert await places(asking) == await stored_places(store)
+    active, asking = two_models
+    runner, operator = runner_of(store, active, Log()), runner_of(store, asking, Log())
+    async with running(runner):
+        await runner.wait_until_caught_up()
+        await spoil(active)
+        await operator.prepare()
+        await rebuilt(operator, "log")
+    assert await places(asking) == await stored_places(store)
 
 
 async def test_an_unknown_projection_is_not_rebuilt(
@@ -287,7 +277,7 @@ async def test_a_rebuild_that_fails_leaves_the_rows_that_answer_alone(
                 break
         assert (status.error, status.rebuild.failed_position is None) == (None, False)
         last = await append(store, 2)
-        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+        await handled(runner, last, "log")
         assert await places(model) == await stored_places(store)
 
 
@@ -300,11 +290,10 @@ async def test_what_a_projection_remembers_of_the_old_rows_is_forgotten_with_the
     runner = runner_of(store, model, Remembering())
     async with running(runner):
         last = await append(store, 1)
-        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
-        await runner.rebuild("log")
-        await runner.wait_until_rebuilt("log", timeout=PATIENCE)
+        await handled(runner, last, "log")
+        await rebuilt(runner, "log")
         last = await append(store, 1)
-        await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+        await handled(runner, last, "log")
     query = select(SEEN.c.n).order_by(SEEN.c.n)
     assert await model.read(lambda c: list(c.execute(query).scalars())) == [0, 1, 2, 3, 4]
 

@@ -27,7 +27,9 @@ from tests.unit.projections.logs import (
     Breaking,
     Log,
     append,
-    append_poison,
+    append_around_poison,
+    caught_up,
+    handled,
     places,
     runner_of,
     running,
@@ -64,7 +66,7 @@ async def test_every_event_is_handled_once_in_the_stores_order(
     async with running(runner):
         await runner.wait_until_caught_up()
         last = await append(store, 4)
-        await runner.wait_until(last.position, projection="log")
+        await handled(runner, last, "log")
     assert await places(model) == await stored_places(store)
 
 
@@ -73,30 +75,25 @@ async def test_a_new_runner_goes_on_from_the_checkpoint(
 ) -> None:
     for _ in range(3):
         await append(store, 5)
-        runner = runner_of(store, model, Log(), max_batch=2)
-        async with running(runner):
-            await runner.wait_until_caught_up()
+        await caught_up(runner_of(store, model, Log(), max_batch=2))
     assert await places(model) == await stored_places(store)
 
 
 async def test_two_runners_on_one_read_model_count_no_event_twice(
-    store: MemoryEventStore, read_model_url: str
+    store: MemoryEventStore, two_models: tuple[ReadModel, ReadModel]
 ) -> None:
     await append(store, 60)
-    async with (
-        await ReadModel.open(read_model_url) as one,
-        await ReadModel.open(read_model_url) as other,
-    ):
-        runners = [runner_of(store, model, Log(), max_batch=2) for model in (one, other)]
+    one, other = two_models
+    runners = [runner_of(store, model, Log(), max_batch=2) for model in (one, other)]
+    for runner in runners:
+        await runner.prepare()
+    async with running(*runners):
         for runner in runners:
-            await runner.prepare()
-        async with running(*runners):
-            for runner in runners:
-                await runner.wait_until_caught_up()
-            last = await append(store, 10)
-            for runner in runners:
-                await runner.wait_until(last.position, projection="log")
-        assert await places(one) == await stored_places(store)
+            await runner.wait_until_caught_up()
+        last = await append(store, 10)
+        for runner in runners:
+            await handled(runner, last, "log")
+    assert await places(one) == await stored_places(store)
 
 
 @pytest.mark.parametrize(
@@ -120,24 +117,22 @@ async def test_what_would_end_a_task_or_a_generator_stops_a_projection_like_any_
     last = await append(store, 3)
     runner = runner_of(store, model, Log(), raising)
     async with running(runner), asyncio.timeout(PATIENCE.total_seconds()):
-        await runner.wait_until(last.position, projection="log")
+        await handled(runner, last, "log")
         status = await standing_still(runner)
         assert (status.error, status.failed_position) == (told, Position(0, 0))
         raising.broken = False
-        await runner.wait_until(last.position, projection="breaking")
+        await handled(runner, last, "breaking")
     assert await places(model, OTHER) == await places(model) == await stored_places(store)
 
 
 async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_where(
     store: MemoryEventStore, model: ReadModel
 ) -> None:
-    await append(store, 2)
-    await append_poison(store)
-    last = await append(store, 2)
+    _, last = await append_around_poison(store, 2)
     breaking = Breaking()
     runner = runner_of(store, model, Log(), breaking)
     async with running(runner):
-        await runner.wait_until(last.position, projection="log")
+        await handled(runner, last, "log")
         await standing_still(runner)
         with pytest.raises(ProjectionLagError) as refused:
             await runner.wait_until(
@@ -153,7 +148,7 @@ async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_wher
         assert failed.position < failed.failed_position
         assert isinstance(refused.value.__cause__, LookupError)
         breaking.broken = False
-        await runner.wait_until(last.position, projection="breaking", timeout=timedelta(seconds=10))
+        await handled(runner, last, "breaking")
         assert (await runner.status())[1].error is None
     assert await places(model, OTHER) == await stored_places(store)
 
@@ -161,22 +156,18 @@ async def test_a_handler_that_raises_stops_only_its_own_projection_and_says_wher
 async def test_a_projection_that_was_mended_shares_a_subscription_again(
     store: MemoryEventStore, model: ReadModel, open_subscriptions: Callable[[], int]
 ) -> None:
-    await append(store, 2)
-    await append_poison(store)
-    last = await append(store, 2)
+    _, last = await append_around_poison(store, 2)
     breaking = Breaking()
     runner = runner_of(store, model, Log(), breaking)
     async with running(runner):
-        await runner.wait_until(last.position, projection="log")
+        await handled(runner, last, "log")
         breaking.broken = False
-        await runner.wait_until(last.position, projection="breaking", timeout=PATIENCE)
+        await handled(runner, last, "breaking")
         last = await append(store, 1)
-        for name in ("log", "breaking"):
-            await runner.wait_until(last.position, projection=name, timeout=PATIENCE)
+        await handled(runner, last, "log", "breaking")
         assert open_subscriptions() == 1
         last = await append(store, 3)
-        for name in ("log", "breaking"):
-            await runner.wait_until(last.position, projection=name, timeout=PATIENCE)
+        await handled(runner, last, "log", "breaking")
     assert await places(model) == await stored_places(store)
     assert await places(model, OTHER) == await stored_places(store)
 
@@ -188,7 +179,7 @@ async def test_a_dropped_subscription_is_opened_again_after_the_last_handled_eve
     last = await append(store, 3)
     runner = runner_of(store, model, Log())
     async with running(runner):
-        await runner.wait_until(last.position, projection="log", timeout=timedelta(seconds=10))
+        await handled(runner, last, "log")
     assert await places(model) == await stored_places(store)
     assert store.refused == 1
     await store.aclose()
@@ -204,7 +195,7 @@ async def test_only_wanted_event_types_reach_the_handler(
     last = await store.append(STREAM, [new_event(ev.WorkflowCompleted())], ANY)
     runner = runner_of(store, model, Choosy())
     async with running(runner):
-        await runner.wait_until(last.position, projection="log")
+        await handled(runner, last, "log")
     assert await places(model) == [last.position.commit]
 
 
@@ -216,9 +207,7 @@ async def test_a_raised_version_folds_everything_anew(
 
     await append(store, 3)
     for projection in (Log(), Newer()):
-        runner = runner_of(store, model, projection)
-        async with running(runner):
-            await runner.wait_until_caught_up()
+        await caught_up(runner_of(store, model, projection))
     assert await places(model) == await stored_places(store)
     with pytest.raises(UnsupportedStoreVersionError):
         await runner_of(store, model, Log()).prepare()
@@ -233,8 +222,7 @@ async def test_of_several_prefixes_exactly_their_streams_come(
         done = await store.append(StreamName(name), [new_event(started())], ANY)
         if name[:7] in {"aion_a-", "aion_b-"}:
             wanted.append(done.position.commit)
-    async with running(runner):
-        await runner.wait_until_caught_up()
+    await caught_up(runner)
     assert await places(model) == wanted
 
 

@@ -19,8 +19,11 @@ from tests.unit.projections.logs import (
     Breaking,
     Log,
     append,
+    append_around_poison,
     append_poison,
+    handled,
     places,
+    rebuilt,
     runner_of,
     running,
     standing_still,
@@ -31,15 +34,13 @@ from tests.unit.projections.logs import (
 async def test_a_skipped_event_is_left_out_and_recorded_with_its_error(
     store: MemoryEventStore, model: ReadModel
 ) -> None:
-    await append(store, 2)
-    poison = (await append_poison(store)).position
-    last = await append(store, 2)
+    poison, last = await append_around_poison(store, 2)
     runner = runner_of(store, model, Log(), Breaking())
     async with running(runner):
         status = await standing_still(runner)
         assert status.failed_position == poison
         await runner.skip("breaking", poison, reason="known to be bad")
-        await runner.wait_until(last.position, projection="breaking", timeout=PATIENCE)
+        await handled(runner, last, "breaking")
     wanted = [place for place in await stored_places(store) if place != poison.commit]
     assert await places(model, OTHER) == wanted
     assert await places(model) == await stored_places(store)
@@ -71,16 +72,14 @@ class Widest(Projection):
 async def test_an_event_of_which_a_database_cannot_hold_the_rows_is_named_and_may_be_skipped(
     store: MemoryEventStore, postgresql_url: str
 ) -> None:
-    await append(store, 1)
-    poison = (await append_poison(store)).position
-    last = await append(store, 1)
+    poison, last = await append_around_poison(store, 1)
     async with await ReadModel.open(postgresql_url) as model:
         runner = runner_of(store, model, Widest())
         async with running(runner), asyncio.timeout(PATIENCE.total_seconds()):
             status = await standing_still(runner, "widest")
             assert status.failed_position == poison
             await runner.skip("widest", poison)
-            await runner.wait_until(last.position, projection="widest")
+            await handled(runner, last, "widest")
 
 
 async def test_a_projection_that_does_not_stand_there_skips_nothing(
@@ -108,32 +107,22 @@ async def test_a_skip_holds_for_a_rebuild_and_for_the_next_process(
                 status = await standing_still(runner)
                 assert status.failed_position is not None
                 await runner.skip("breaking", status.failed_position)
-            await runner.wait_until(last.position, projection="breaking", timeout=PATIENCE)
-            await runner.rebuild("breaking")
-            await runner.wait_until_rebuilt("breaking", timeout=PATIENCE)
+            await handled(runner, last, "breaking")
+            await rebuilt(runner, "breaking")
     assert await places(model, OTHER) == (await stored_places(store))[1:]
 
 
 async def test_another_process_sees_why_a_projection_stands_still_and_may_have_it_skip(
-    store: MemoryEventStore, read_model_url: str
+    store: MemoryEventStore, two_models: tuple[ReadModel, ReadModel]
 ) -> None:
-    await append(store, 1)
-    await append_poison(store)
-    last = await append(store, 1)
-    async with (
-        await ReadModel.open(read_model_url) as active,
-        await ReadModel.open(read_model_url) as asking,
-    ):
-        runner, operator = (
-            runner_of(store, active, Breaking()),
-            runner_of(store, asking, Breaking()),
-        )
-        async with running(runner):
-            await standing_still(runner)
-            status = await standing_still(operator)
-            assert (status.error, status.is_active) == ("LookupError: no such thing", False)
-            assert status.failed_position is not None
-            await operator.skip("breaking", status.failed_position)
-            await operator.wait_until(last.position, projection="breaking", timeout=PATIENCE)
-            (status,) = await operator.status()
-            assert (status.error, status.lag) == (None, 0)
+    _, last = await append_around_poison(store, 1)
+    runner, operator = [runner_of(store, model, Breaking()) for model in two_models]
+    async with running(runner):
+        await standing_still(runner)
+        status = await standing_still(operator)
+        assert (status.error, status.is_active) == ("LookupError: no such thing", False)
+        assert status.failed_position is not None
+        await operator.skip("breaking", status.failed_position)
+        await handled(operator, last, "breaking")
+        (status,) = await operator.status()
+        assert (status.error, status.lag) == (None, 0)

@@ -17,9 +17,9 @@ from aion_es.projections.lease import EXPIRY, LEASE, lease_for
 from aion_es.projections.processes import is_gone, this_process
 from aion_es.store.memory import MemoryEventStore
 from tests.unit.projections.logs import (
-    PATIENCE,
     Log,
     append,
+    handled,
     places,
     runner_of,
     running,
@@ -53,59 +53,52 @@ async def is_active(runner: ProjectionRunner) -> bool:
 
 
 async def test_a_second_runner_waits_and_takes_over_when_the_first_ends(
-    store: MemoryEventStore, read_model_url: str
+    store: MemoryEventStore, two_models: tuple[ReadModel, ReadModel]
 ) -> None:
     await append(store, 3)
-    async with (
-        await ReadModel.open(read_model_url) as one,
-        await ReadModel.open(read_model_url) as other,
-    ):
-        first, second = runner_of(store, one, Log()), runner_of(store, other, Log())
-        async with asyncio.TaskGroup() as group:
-            running_first = group.create_task(first.run())
-            await first.wait_until_caught_up()
-            running_second = group.create_task(second.run())
-            await second.wait_until_caught_up()
-            assert (await is_active(first), await is_active(second)) == (True, False)
-            running_first.cancel()
-            last = await append(store, 3)
-            await second.wait_until(last.position, projection="log", timeout=PATIENCE)
-            assert await is_active(second)
-            running_second.cancel()
-        assert await places(other) == await stored_places(store)
+    one, other = two_models
+    first, second = runner_of(store, one, Log()), runner_of(store, other, Log())
+    async with asyncio.TaskGroup() as group:
+        running_first = group.create_task(first.run())
+        await first.wait_until_caught_up()
+        running_second = group.create_task(second.run())
+        await second.wait_until_caught_up()
+        assert (await is_active(first), await is_active(second)) == (True, False)
+        running_first.cancel()
+        last = await append(store, 3)
+        await handled(second, last, "log")
+        assert await is_active(second)
+        running_second.cancel()
+    assert await places(other) == await stored_places(store)
 
 
 async def test_a_runner_that_does_not_run_sees_what_another_process_has_done(
-    store: MemoryEventStore, read_model_url: str
+    store: MemoryEventStore, two_models: tuple[ReadModel, ReadModel]
 ) -> None:
-    async with (
-        await ReadModel.open(read_model_url) as active,
-        await ReadModel.open(read_model_url) as asking,
-    ):
-        runner, reader = runner_of(store, active, Log()), runner_of(store, asking, Log())
-        await reader.prepare()
-        async with running(runner):
-            last = await append(store, 3)
-            await reader.wait_until(last.position, projection="log", timeout=PATIENCE)
-            assert await places(asking) == await stored_places(store)
-            (status,) = await reader.status()
-            assert (status.lag, status.caught_up, status.is_active) == (0, True, False)
+    active, asking = two_models
+    runner, reader = runner_of(store, active, Log()), runner_of(store, asking, Log())
+    await reader.prepare()
+    async with running(runner):
+        last = await append(store, 3)
+        await handled(reader, last, "log")
+        assert await places(asking) == await stored_places(store)
+        (status,) = await reader.status()
+        assert (status.lag, status.caught_up, status.is_active) == (0, True, False)
 
 
-async def test_a_lease_is_held_by_one_until_it_is_released(read_model_url: str) -> None:
+async def test_a_lease_is_held_by_one_until_it_is_released(
+    two_models: tuple[ReadModel, ReadModel],
+) -> None:
     clock, ids = clock_of(SetClock()), UUIDv7Source()
-    async with (
-        await ReadModel.open(read_model_url) as one,
-        await ReadModel.open(read_model_url) as other,
-    ):
-        mine, theirs = lease_for(one, clock, ids), lease_for(other, clock, ids)
-        assert [await mine.acquire(), await theirs.acquire(), await mine.acquire()] == [
-            True,
-            False,
-            True,
-        ]
-        await mine.release()
-        assert [await theirs.acquire(), await mine.acquire()] == [True, False]
+    one, other = two_models
+    mine, theirs = lease_for(one, clock, ids), lease_for(other, clock, ids)
+    assert [await mine.acquire(), await theirs.acquire(), await mine.acquire()] == [
+        True,
+        False,
+        True,
+    ]
+    await mine.release()
+    assert [await theirs.acquire(), await mine.acquire()] == [True, False]
 
 
 async def test_a_lease_without_a_heartbeat_expires_and_its_holder_learns_of_it(
@@ -186,7 +179,7 @@ async def test_a_runner_whose_lease_was_taken_waits_for_its_turn_again(
                 pass
             await model.write(lambda c: c.execute(LEASE.delete()))
             last = await append(store, 2)
-            await runner.wait_until(last.position, projection="log", timeout=PATIENCE)
+            await handled(runner, last, "log")
         assert await places(model) == await stored_places(store)
 
 
