@@ -1,18 +1,18 @@
-"""The child of `test_engine_sigkill`: forks engines that are killed, so that each starts at once.
+"""The child of `test_engine_sigkill`: forks engines that are killed.
 
-Reads lines `<store> <log> <outside>`; for each it forks an engine over that store, says `pid <pid>`, and once
-that is dead `dead <status>`. Every execution of an activity is a line in the log: its idempotency key.
+Reads lines `<store> <log> <outside>`, each for an engine over that store. Every execution of an activity is a line
+in the log: its idempotency key.
 """
 
 import asyncio
 import os
-import sys
 
 from aion_es import Engine, EngineOptions
 from aion_es.engine import recovery  # noqa: F401 - what opening an engine imports, once for all forks
 from aion_es.projections import pending_work  # noqa: F401 - see above
 from aion_es.visibility import query  # noqa: F401 - see above
 from tests.crash.engine_shapes import ACTIVITIES, SHAPES, WORKFLOWS, Shape
+from tests.crash.forking import fork_for_each_line
 
 COPIES = 3
 """Of each shape, at once."""
@@ -39,17 +39,10 @@ async def drive(engine: Engine, shape: Shape, name: str) -> None:
     assert await shape.drive(engine, shape.code, name) == shape.result, name
 
 
-def main() -> None:
-    for line in sys.stdin:
-        path, os.environ["EXECUTIONS"], os.environ["OUTSIDE"] = line.split()
-        pid = os.fork()
-        if pid == 0:
-            asyncio.run(work(path))
-            os._exit(0)
-        print(f"pid {pid}", flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(f"dead {os.waitstatus_to_exitcode(status)}", flush=True)
+def engine(line: str) -> None:
+    path, os.environ["EXECUTIONS"], os.environ["OUTSIDE"] = line.split()
+    asyncio.run(work(path))
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_each_line(engine)

@@ -1,12 +1,9 @@
-"""The child of `test_projection_sigkill`: forks runners that are killed, so that each starts at once.
+"""The child of `test_projection_sigkill`: forks runners that are killed.
 
-Reads lines `<url of the read model> <path of the store>`; for each it forks a process that feeds the read
-model, says `pid <pid>`, and once that is dead `dead`.
+Reads lines `<url of the read model> <path of the store>`, each for a process that feeds the read model.
 """
 
 import asyncio
-import os
-import sys
 from datetime import timedelta
 
 from aion_es.projections import (
@@ -18,6 +15,7 @@ from aion_es.projections import (
 )
 from aion_es.store.port import EventStore
 from aion_es.store.sqlite import SQLiteEventStore
+from tests.crash.forking import fork_for_each_line
 from tests.unit.projections.logs import Log
 
 BATCH = 60
@@ -46,21 +44,10 @@ async def feed(url: str, path: str) -> None:
         await runner_on(store, read_model).run()
 
 
-def say(line: str) -> None:
-    os.write(1, f"{line}\n".encode())
-
-
-def main() -> None:
-    for line in sys.stdin:
-        url, path = line.split(maxsplit=1)
-        pid = os.fork()
-        if pid == 0:
-            os.close(0)
-            asyncio.run(feed(url, path.strip()))
-        say(f"pid {pid}")
-        os.waitpid(pid, 0)
-        say("dead")
+def feeder(line: str) -> None:
+    url, path = line.split(maxsplit=1)
+    asyncio.run(feed(url, path))
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_each_line(feeder)

@@ -1,26 +1,20 @@
-"""The child of `test_store_sigkill`: forks writers that are killed, so that each starts at once.
+"""The child of `test_store_sigkill`: forks writers that are killed.
 
-Reads lines `<round> <path>`; for each it forks a writer, says `pid <pid>`, and once that is dead `dead`.
-A writer says `ack <stream> <revision> <position> <batch>` after every acknowledged append.
+Reads lines `<round> <path>`, each for a writer. That says `ack <stream> <revision> <position> <batch>` after every acknowledged append.
 """
 
 import asyncio
 import json
-import os
 import random
-import sys
 import uuid
 
 from aion_es.ids import StreamName
 from aion_es.store.port import ANY, NewEvent
 from aion_es.store.sqlite import SQLiteEventStore
+from tests.crash.forking import fork_for_each_line, say
 
 WRITERS = 16
 SHARED_STREAMS = 5
-
-
-def say(line: str) -> None:
-    os.write(1, f"{line}\n".encode())  # at most PIPE_BUF: whole, or not at all
 
 
 def batch_of(batch: str, size: int, rng: random.Random) -> list[NewEvent]:
@@ -53,16 +47,10 @@ async def work(round_: str, path: str) -> None:
             tasks.create_task(write(store, round_, writer))
 
 
-def main() -> None:
-    for line in sys.stdin:
-        round_, path = line.split(maxsplit=1)
-        pid = os.fork()
-        if pid == 0:
-            asyncio.run(work(round_, path.strip()))
-        say(f"pid {pid}")
-        os.waitpid(pid, 0)
-        say("dead")
+def writers(line: str) -> None:
+    round_, path = line.split(maxsplit=1)
+    asyncio.run(work(round_, path))
 
 
 if __name__ == "__main__":
-    main()
+    fork_for_each_line(writers)

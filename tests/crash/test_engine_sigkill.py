@@ -3,8 +3,6 @@
 import itertools
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from tests.crash.engine_shapes import (
     events_of,
     undisturbed,
 )
+from tests.crash.forking import Forking
 
 KILLS = 60
 KILLS_PER_FILE = 6
@@ -33,54 +32,33 @@ KILLS_PER_FILE = 6
 LONGEST_LIFE = 35
 """Executions of activities, of about three hundred that there are to a file."""
 _LINE = len("0190a7c0-0000-7000-8000-000000000000/0\n")
-ROOT = Path(__file__).parents[2]
 
 
-class Engines:
+class Engines(Forking):
     """The forking child."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.engine_child"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def run(self, directory: Path, executions: int | None) -> bool:
         """Run an engine, to its end or killed once that many activities more were executed; return if it was killed."""
-        assert self._process.stdin is not None
         outside, log = directory / "outside", directory / "log"
         outside.mkdir(parents=True, exist_ok=True)
         log.touch()
         enough = None if executions is None else log.stat().st_size + executions * _LINE
-        self._process.stdin.write(f"{directory / 'aion.db'} {log} {outside}\n")
-        self._process.stdin.flush()
-        pid = int(self._answer("pid"))
+        self.tell(f"{directory / 'aion.db'} {log} {outside}")
+        pid = self.answer("pid")
         if enough is not None:
             with suppress(ProcessLookupError):  # it was done before
                 while log.stat().st_size < enough:
                     time.sleep(0.001)
                     kill(pid, 0)
                 kill(pid, signal.SIGKILL)
-        status = int(self._answer("dead"))
+        status = self.answer("dead")
         assert status in {0, -signal.SIGKILL}
         return status != 0
-
-    def _answer(self, word: str) -> str:
-        assert self._process.stdout is not None
-        said, _, rest = self._process.stdout.readline().partition(" ")
-        assert said == word, f"the forking child said {said!r}"
-        return rest
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 @pytest.fixture
 def engines() -> Iterator[Engines]:
-    engines = Engines()
+    engines = Engines("tests.crash.engine_child")
     yield engines
     engines.close()
 

@@ -4,8 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -17,11 +15,11 @@ from aion_es.projections import ReadModel
 from aion_es.projections.checkpoints import CHECKPOINTS, REBUILDS, begin_rebuild, checkpoints
 from aion_es.store.port import ANY, NewEvent, Position
 from aion_es.store.sqlite import SQLiteEventStore
+from tests.crash.forking import Forking
 from tests.crash.projection_feeder import projections, runner_on
 from tests.unit.projections.histories import History, all_rows, started
 from tests.unit.projections.random_histories import _Run
 
-ROOT = Path(__file__).parents[2]
 EVENTS = 4_000
 WORKFLOWS = 150
 KILLS = 100
@@ -30,42 +28,22 @@ LONGEST_LIFE = {"sqlite": 0.4, "postgresql": 0.6}
 PATIENCE = timedelta(seconds=60)
 
 
-class Feeders:
+class Feeders(Forking):
     """The forking child, and the runner that lives at the time."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.projection_feeder"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def start(self, url: str, path: Path) -> int:
         """Start a runner; return its process id."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{url} {path}\n")
-        self._process.stdin.flush()
-        return int(self._line().removeprefix("pid "))
+        self.tell(f"{url} {path}")
+        return self.answer("pid")
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
-        assert self._line() == "dead"
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        assert line, "the forking child died"
-        return line
-
-    def close(self) -> None:
-        self._process.communicate()
+        self.answer("dead")
 
 
 @pytest.fixture
 def feeders() -> Iterator[Feeders]:
-    made = Feeders()
+    made = Feeders("tests.crash.projection_feeder")
     yield made
     made.close()
 

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import groupby
@@ -16,51 +14,32 @@ import pytest
 from aion_es.ids import StreamName
 from aion_es.store.port import START, Position, RecordedEvent
 from aion_es.store.sqlite import SQLiteEventStore
+from tests.crash.forking import Forking
 
 KILLS = 200
 KILLS_PER_FILE = 20
 LONGEST_LIFE = 0.06
-CHILD = Path(__file__).with_name("store_writer.py")
 
 
-class Writers:
+class Writers(Forking):
     """The forking child, and what its writers said before they were killed."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def kill_one(self, round_: int, path: Path, life: float) -> list[str]:
         """Run one writer for `life` seconds; return its acknowledgements."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{round_} {path}\n")
-        self._process.stdin.flush()
+        self.tell(f"{round_} {path}")
         acknowledged: list[str] = []
-        while not (line := self._line()).startswith("pid "):
+        while not (line := self.line()).startswith("pid "):
             acknowledged.append(line)
         time.sleep(life)
         os.kill(int(line.split()[1]), signal.SIGKILL)
-        while (line := self._line()) != "dead":
+        while not (line := self.line()).startswith("dead "):
             acknowledged.append(line)
         return acknowledged
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().strip()
-        assert line, "the forking child died"
-        return line
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 @pytest.fixture
 def writers() -> Iterator[Writers]:
-    writers = Writers()
+    writers = Writers("tests.crash.store_writer")
     yield writers
     writers.close()
 
