@@ -1,7 +1,8 @@
 """The turns of schedules: who takes them, when code comes or goes, and what becomes of a start that is owed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -125,6 +126,19 @@ async def take_and_start_nothing(engine: Engine) -> None:
     )
 
 
+@asynccontextmanager
+async def an_engine_without_the_code_of_what_is_owed(
+    open_engine: EngineOpener, clock: ManualClock
+) -> AsyncIterator[Engine]:
+    """Have one engine take an action and start nothing; give the next, once it knows that it lacks the code."""
+    async with open_engine(WORKFLOWS, clock=clock) as engine:
+        await engine.schedules.create(YEARLY)
+        await take_and_start_nothing(engine)
+    async with open_engine([waits], clock=clock) as engine:
+        await until(lambda: engine._scheduling.driver._without_code == {NIGHTLY})
+        yield engine
+
+
 async def test_a_suspicion_that_comes_during_a_turn_is_looked_into_by_the_next(
     open_engine: EngineOpener, clock: ManualClock, store: FaultyStore
 ) -> None:
@@ -143,11 +157,7 @@ async def test_a_suspicion_that_comes_during_a_turn_is_looked_into_by_the_next(
 async def test_what_was_taken_and_never_started_waits_for_its_code(
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
-    async with open_engine(WORKFLOWS, clock=clock) as engine:
-        await engine.schedules.create(YEARLY)
-        await take_and_start_nothing(engine)
-    async with open_engine([waits], clock=clock) as engine:
-        await until(lambda: engine._scheduling.driver._without_code == {NIGHTLY})
+    async with an_engine_without_the_code_of_what_is_owed(open_engine, clock) as engine:
         engine.catalog.register_workflow(echoes)
         await until(lambda: has(engine, OWED))
 
@@ -155,11 +165,7 @@ async def test_what_was_taken_and_never_started_waits_for_its_code(
 async def test_what_was_taken_and_never_started_is_started_as_an_update_says(
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
-    async with open_engine(WORKFLOWS, clock=clock) as engine:
-        await engine.schedules.create(YEARLY)
-        await take_and_start_nothing(engine)
-    async with open_engine([waits], clock=clock) as engine:
-        await until(lambda: engine._scheduling.driver._without_code == {NIGHTLY})
+    async with an_engine_without_the_code_of_what_is_owed(open_engine, clock) as engine:
         await engine.schedules.update(every_minute(Overlap.ALLOW_ALL, spec=Spec(NEW_YEAR)))
         await until(lambda: has(engine, OWED))
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, inspect, select
 
 from aion_es.errors import InvalidArgumentError
-from aion_es.projections import Projection, ReadModel
+from aion_es.projections import Projection, ProjectionRunner, ReadModel
 from aion_es.projections.checkpoints import advance, begin_rebuild, install, swap
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import START, Position, RecordedEvent
@@ -39,6 +39,11 @@ class Held(Log):
         self.began = threading.Event()
         self.go_on = threading.Event()
         self._batches = 0
+
+    async def is_held(self, runner: ProjectionRunner) -> None:
+        """Return when it waits in a batch of the runner."""
+        while not self.began.is_set():
+            await runner.status()
 
     def apply(self, connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         super().apply(connection, batch)
@@ -132,11 +137,9 @@ async def test_the_old_rows_of_a_raised_version_answer_until_the_new_ones_have_c
     held = Held()
     runner = runner_of(store, model, held, max_batch=2)
     async with running(runner):
-        while not held.began.is_set():
-            await runner.status()
-        if (
-            model.dialect == "sqlite"
-        ):  # else the writer's transaction is in the way of nobody either
+        await held.is_held(runner)
+        # On PostgreSQL the writer's transaction is in the way of nobody either.
+        if model.dialect == "sqlite":
             assert await places(model) == await stored_places(store)
         (status,) = await runner.status()
         assert (status.version, status.position) == (1, last.position)
@@ -188,8 +191,7 @@ async def test_a_rebuild_that_was_interrupted_goes_on_where_it_was(
     held = Held()
     runner = runner_of(store, model, held, max_batch=2)
     async with running(runner):
-        while not held.began.is_set():
-            await runner.status()
+        await held.is_held(runner)
         held.go_on.set()
     later = Held()
     later.go_on.set()
