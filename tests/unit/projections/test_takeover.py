@@ -153,7 +153,7 @@ async def test_a_lease_ends_with_the_connection_that_holds_it(postgresql_url: st
             assert not await lease_for(other, time, UUIDv7Source()).acquire()
             await other.write(
                 lambda c: c.exec_driver_sql(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                    "SELECT pg_terminate_backend(pid, 20000) FROM pg_locks"  # ms: waits for its end
                     " WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
                 )
             )
