@@ -149,11 +149,18 @@ def complete(state: WorkflowState, result: Payload) -> tuple[WorkflowEvent, ...]
 
 
 def fail(
-    state: WorkflowState, error: Failure, failed_activities: tuple[ActivityId, ...]
+    state: WorkflowState,
+    error: Failure,
+    failed_activities: tuple[ActivityId, ...],
+    failed_children: tuple[WorkflowId, ...],
 ) -> tuple[WorkflowEvent, ...]:
     """Close an open run with what its code raised."""
     require_open(state)
-    return (ev.WorkflowFailed(error=error, failed_activities=failed_activities),)
+    return (
+        ev.WorkflowFailed(
+            error=error, failed_activities=failed_activities, failed_children=failed_children
+        ),
+    )
 
 
 def time_out(

@@ -3,14 +3,14 @@
 The code must then stand where it stood before it learned of what ended it. So what is void begins with the
 first event, the *cut*, that it learned that from:
 
-- of a run that failed because activities failed, the first of those failures. A request to cancel that came
-  before stands: the code goes on with what it made of it;
+- of a run that failed because activities or children failed, the first of those failures. A request to cancel
+  that came before stands: the code goes on with what it made of it;
 - of any other run that was asked to end, that request;
 - else the end of the run itself: the code stands where it stood.
 """
 
 from aion_es.aggregates.guards import require_run
-from aion_es.aggregates.state import WorkflowState
+from aion_es.aggregates.state import ChildState, WorkflowState
 from aion_es.aggregates.status import REOPENABLE
 from aion_es.errors import InvalidStateError
 from aion_es.events import workflow as ev
@@ -44,7 +44,7 @@ def reopen(
         awaited=tuple(
             child_id
             for child_id, child in state.children.items()
-            if child.phase == "cancelled" and child.started_place < since <= child.cancel_place
+            if child.started_place < since and _is_awaited_again(child, since)
         ),
     )
     again = tuple(
@@ -66,9 +66,21 @@ def reopen(
 def _cut(state: WorkflowState) -> int:
     """Return how many of the run's events stand."""
     roots = [state.activities[activity_id].failed_place for activity_id in _roots(state)]
+    if isinstance(state.terminal, ev.WorkflowFailed):
+        led = [state.children.get(child_id) for child_id in state.terminal.failed_children]
+        roots += [c.end_place for c in led if c is not None and c.phase in {"failed", "cancelled"}]
     if roots:
         return min(roots)
     return state.end_place if state.cancel_requested is None else state.cancel_place
+
+
+def _is_awaited_again(child: ChildState, since: int) -> bool:
+    """Return whether a child's end without a result is void; not if the code had given the child up before."""
+    return (
+        child.phase in {"failed", "cancelled"}
+        and child.end_place >= since
+        and (child.cancel_requested is None or child.cancel_place >= since)
+    )
 
 
 def _roots(state: WorkflowState) -> list[ActivityId]:

@@ -96,9 +96,10 @@ class ChildState:
 
     Attributes:
         started_place: How many events of the run were recorded before it was started.
-        request: What it is started with; let go once it completed or failed.
+        request: What it is started with; let go once it completed.
         cancel_requested: Why the code no longer wants it; `None` if it does.
         cancel_place: How many events of the run were recorded before the code said so.
+        end_place: How many were before its end was; -1 while it has none.
     """
 
     workflow_type: str
@@ -109,6 +110,7 @@ class ChildState:
     request: ev.ChildWorkflowStarted | None = None
     cancel_requested: str | None = None
     cancel_place: int = -1
+    end_place: int = -1
 
 
 @dataclass(slots=True)
@@ -439,11 +441,12 @@ def _child(
         child.cancel_requested = event.reason
         child.cancel_place = place
         return
+    child.end_place = place
     match event:
         case ev.ChildWorkflowCompleted():
             child.phase, child.request = "completed", None
         case ev.ChildWorkflowFailed():
-            child.phase, child.request = "failed", None
+            child.phase = "failed"
         case ev.ChildWorkflowCancelled():
             child.phase = "cancelled"
         case _:
@@ -539,6 +542,6 @@ def _reopened(state: WorkflowState, event: ev.WorkflowReopened, at: datetime) ->
         return
     for child_id, child in state.children.items():
         if child_id in void.awaited:
-            child.phase = "started"
+            child.phase, child.end_place = "started", -1
         if child.phase == "started" and child.cancel_place >= void.since:
             child.cancel_requested = None

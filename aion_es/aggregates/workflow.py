@@ -177,10 +177,15 @@ class Workflow(Aggregate[WorkflowEvent]):
         return self._do(at, lifecycle.complete, result)
 
     def fail(
-        self, error: Failure, failed_activities: tuple[ActivityId, ...] = (), *, at: datetime
+        self,
+        error: Failure,
+        failed_activities: tuple[ActivityId, ...] = (),
+        failed_children: tuple[WorkflowId, ...] = (),
+        *,
+        at: datetime,
     ) -> Events:
-        """Close the run with what its code raised, and the activities whose failure that came from."""
-        return self._do(at, lifecycle.fail, error, failed_activities)
+        """Close the run with what its code raised, and the activities and children whose failure that came from."""
+        return self._do(at, lifecycle.fail, error, failed_activities, failed_children)
 
     def time_out(self, timeout: Literal["run", "execution"], *, at: datetime) -> Events:
         """Close the run because its deadline, or its chain's, passed."""

@@ -317,6 +317,7 @@ class FailRun:
 
     error: Failure
     failed_activities: tuple[ActivityId, ...] = ()
+    failed_children: tuple[WorkflowId, ...] = ()
 
     def matches(self, event: WorkflowEvent) -> bool:
         """See `Command`."""
@@ -324,7 +325,7 @@ class FailRun:
 
     def apply(self, workflow: Workflow, at: datetime) -> None:
         """See `Command`."""
-        workflow.fail(self.error, self.failed_activities, at=at)
+        workflow.fail(self.error, self.failed_activities, self.failed_children, at=at)
 
     def __str__(self) -> str:
         return f"fail the run with {self.error.type}"

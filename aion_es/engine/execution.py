@@ -307,8 +307,9 @@ class CodeExecution:
                 self._fail(unfit)
 
     def _fail(self, error: BaseException) -> None:
-        roots = [i for e, i in self._failed_activities if led_to(e, error)]
-        self._commands.append(FailRun(failure_of(error), tuple(roots)))
+        activities = tuple(i for e, i in self._failed_activities if led_to(e, error))
+        children = self._outreach.that_led_to(error)
+        self._commands.append(FailRun(failure_of(error), activities, children))
 
     # -------------------------------------------------------------------------------- facts
 

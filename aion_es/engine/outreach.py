@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from aion_es.authoring.children import ChildRequest
 from aion_es.engine.commands import Command, RequestChildCancel, SendSignal, StartChild
+from aion_es.engine.failures import led_to
 from aion_es.engine.handles import ChildFuture
 from aion_es.engine.loop import WorkflowLoop
 from aion_es.engine.reopening import Cut
@@ -43,6 +44,7 @@ class Outreach:
         self._next_signal = 0
         self._children: dict[WorkflowId, ChildFuture] = {}
         self._known: set[WorkflowId] = set()
+        self._failures: list[tuple[BaseException, WorkflowId]] = []
         self._sent: dict[SignalId, tuple[asyncio.Future[None], WorkflowId, str]] = {}
         self._named: dict[SignalId, asyncio.Future[None]] = {}
 
@@ -54,6 +56,7 @@ class Outreach:
     def clear(self) -> None:
         """Forget everything; the history keeps it."""
         self._children.clear()
+        self._failures.clear()
         self._sent.clear()
         self._named.clear()
 
@@ -126,26 +129,30 @@ class Outreach:
         """Take in a child's failure."""
         future = self._settled(event.child_workflow_id)
         if future is not None:
-            error = event.error
-            future.set_exception(
-                ChildWorkflowError(
-                    future.request.workflow_type,
-                    event.child_workflow_id,
-                    error.type,
-                    error.message,
-                    error.details,
-                )
+            failure = event.error
+            error = ChildWorkflowError(
+                future.request.workflow_type,
+                event.child_workflow_id,
+                failure.type,
+                failure.message,
+                failure.details,
             )
+            self._failures.append((error, event.child_workflow_id))
+            future.set_exception(error)
 
     def cancelled(self, event: ChildWorkflowCancelled) -> None:
         """Take in that a child ended as Cancelled."""
         future = self._settled(event.child_workflow_id)
         if future is not None:
-            future.settle_cancelled(
-                ChildWorkflowError(
-                    future.request.workflow_type, event.child_workflow_id, CANCELLED, event.reason
-                )
+            error = ChildWorkflowError(
+                future.request.workflow_type, event.child_workflow_id, CANCELLED, event.reason
             )
+            self._failures.append((error, event.child_workflow_id))
+            future.settle_cancelled(error)
+
+    def that_led_to(self, error: BaseException) -> tuple[WorkflowId, ...]:
+        """Return the children whose end without a result is what `error` came from."""
+        return tuple(child_id for failure, child_id in self._failures if led_to(failure, error))
 
     def _settled(self, workflow_id: WorkflowId) -> ChildFuture | None:
         future = self._children.pop(workflow_id, None)

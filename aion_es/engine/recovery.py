@@ -121,9 +121,8 @@ class Recovery:
             children = list(group)
             for child in children:
                 if child.owed == "outcome":
-                    # Refused where it was never begun: then it is among the others.
                     with suppress(DomainError), _an_errand(child.child_workflow_id):
-                        await relatives.tell_parent(parent, child.child_workflow_id)
+                        await relatives.ask_child(parent, child.child_workflow_id)
             if any(child.owed != "outcome" for child in children):
                 with _an_errand(workflow_id):
                     await relatives.settle_children(parent, [c.child_workflow_id for c in children])

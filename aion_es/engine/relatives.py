@@ -12,7 +12,7 @@ from aion_es.engine.couriers import Couriers, child_run_id
 from aion_es.engine.patience import UNREADABLE, persistently
 from aion_es.engine.registry import Registry
 from aion_es.engine.tracing import RunContexts
-from aion_es.errors import DomainError
+from aion_es.errors import DomainError, RunNotFoundError
 from aion_es.events.values import WorkflowRef
 from aion_es.events.workflow import WorkflowContinuedAsNew
 from aion_es.ids import RunId, SignalId, WorkflowId
@@ -74,14 +74,28 @@ class Relatives:
         """Tell a run again how those of its children ended that have: it may have been closed when it was told."""
         parent = WorkflowRef(workflow_id=state.workflow_id, run_id=state.run_id)
         for child_id in state.pending.children:
-            self._insist(lambda child_id=child_id: self.tell_parent(parent, child_id))  # type: ignore[misc]  # bound at once
+            self._insist(lambda child_id=child_id: self.ask_child(parent, child_id))  # type: ignore[misc]  # bound at once
 
-    async def tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> None:
-        """Tell a parent how its child ended, from the child's history: the end of the chain that it began.
+    async def ask_child(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> None:
+        """Tell a parent how its child ended, if it has, from the child's history; begin one that never was.
+
+        Its parent may have been told that it cannot be begun, and have been reopened since.
 
         Raises:
-            StoreError: The history cannot be read.
-            RunNotFoundError: The child was never begun, and its id has been given to another.
+            StoreError: A history cannot be read.
+        """
+        try:
+            begun = await self._tell_parent(parent, child_workflow_id)
+        except RunNotFoundError:
+            begun = False  # its id was given to another
+        if not begun:
+            await self.settle_children(parent, [child_workflow_id])
+
+    async def _tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> bool:
+        """Tell of the end of the chain that the child began; return whether it began one.
+
+        Raises:
+            RunNotFoundError: It did not, and its id has been given to another.
         """
         state = await self._current(child_workflow_id)
         run_id = child_run_id(parent, child_workflow_id)
@@ -93,6 +107,7 @@ class Relatives:
                 run_id = state.terminal.new_run_id
         if state is not None and state.terminal is not None:
             self._couriers.tell_parent(parent, child_workflow_id, state.terminal)
+        return state is not None
 
     def close(self) -> None:
         """Stop: what is owed is found at the next recovery."""

@@ -165,7 +165,7 @@ class TakenBack(RecordedModel):
         activities: Scheduled in what is void, and neither completed nor cancelled: they are not run again.
         timers: Armed in what is void, and live when the run ended: they are not armed again.
         children: Started in what is void, and without an outcome: nobody waits for them.
-        awaited: Started before, and cancelled by what is void: their end is waited for again.
+        awaited: Started before, and ended without a result in what is void: their end is waited for again.
     """
 
     since: NonNegativeInt

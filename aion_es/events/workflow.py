@@ -82,12 +82,14 @@ class WorkflowFailed(Event):
     Attributes:
         failed_activities: Those whose failure the error came from, directly or as a cause: where the code
             takes up again if the run is reopened. Empty if the code itself is what failed.
+        failed_children: The same of children that ended without a result.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = ("failed_activities",)
+    LATER: ClassVar[tuple[str, ...]] = ("failed_activities", "failed_children")
 
     error: Failure
     failed_activities: tuple[ActivityId, ...] = ()
+    failed_children: tuple[WorkflowId, ...] = ()
 
 
 class WorkflowCancelRequested(Event):

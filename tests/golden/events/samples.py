@@ -309,7 +309,10 @@ LATER: Final[Sequence[Event]] = (
     ScheduleTriggered(scheduled_for=NOON, workflow_id=CHECKOUT, run_id=RUN, beside=(SHIPPING,)),
     ScheduleSkipped(scheduled_for=NOON, reason="catch_up", until=NOON + timedelta(days=1)),
 )
-"""Events with every field that their type got later (`Event.LATER`), which the samples above leave unset."""
+"""Events with the fields that their type got later (`Event.LATER`), which the samples above leave unset."""
+
+LATER_STILL: Final[Sequence[Event]] = (WorkflowFailed(error=FAILURE, failed_children=(SHIPPING,)),)
+"""The same, of fields that came when the golden file of the earlier ones was written."""
 
 METADATA: Final = {
     "metadata.json": EventMetadata(
@@ -327,6 +330,7 @@ EVENTS: Final = (
     {f"{type(event).__name__}.json": event for event in FULL}
     | {f"{type(event).__name__}.minimal.json": event for event in MINIMAL}
     | {f"{type(event).__name__}.later.json": event for event in LATER}
+    | {f"{type(event).__name__}.later-2.json": event for event in LATER_STILL}
 )
 """Every sample by the name of its golden file."""
 

@@ -153,6 +153,44 @@ def test_a_child_that_the_code_had_cancelled_before_stays_cancelled() -> None:
     assert state.pending.children == ()
 
 
+def test_a_child_whose_failure_led_to_the_end_is_the_cut_and_waited_for_again() -> None:
+    oops = ev.ChildWorkflowFailed(child_workflow_id=CHILD, error=OOPS)
+    end = ev.WorkflowFailed(error=OOPS, failed_children=(CHILD,))
+    history = (child_started(), child_started(OTHER), oops, scheduled(0), end)
+    state = when_reopened(*history, then=reopened(3, activities=(act(0),), awaited=(CHILD,)))
+    assert state.pending.children == (OTHER, CHILD)
+    assert (state.children[CHILD].phase, state.children[CHILD].request) == (
+        "started",
+        child_started(),
+    )
+
+
+def test_of_an_activity_and_a_child_that_failed_the_first_is_the_cut() -> None:
+    oops = ev.ChildWorkflowFailed(child_workflow_id=CHILD, error=OOPS)
+    end = ev.WorkflowFailed(error=OOPS, failed_activities=(act(0),), failed_children=(CHILD,))
+    when_reopened(
+        scheduled(0), child_started(), failed(0), oops, end, then=reopened(3, 0, awaited=(CHILD,))
+    )
+    when_reopened(
+        scheduled(0), child_started(), oops, failed(0), end, then=reopened(3, 0, awaited=(CHILD,))
+    )
+
+
+def test_a_child_that_the_code_had_given_up_before_the_cut_is_not_waited_for_again() -> None:
+    asked = ev.ChildWorkflowCancelRequested(child_workflow_id=CHILD)
+    oops = ev.ChildWorkflowFailed(child_workflow_id=CHILD, error=OOPS)
+    history = (child_started(), scheduled(0), asked, failed(0), oops, because_of(0))
+    assert when_reopened(*history, then=reopened(4, 0)).pending.children == ()
+
+
+def test_a_named_child_that_is_not_known_is_no_cut() -> None:
+    when_reopened(
+        scheduled(0),
+        ev.WorkflowFailed(error=OOPS, failed_children=(CHILD,)),
+        then=reopened(2),
+    )
+
+
 def test_the_places_are_counted_in_the_run_wherever_it_begins_in_the_stream() -> None:
     before = (started(), completed(0), ev.WorkflowCompleted())
     again = started(run_id=RUN)
