@@ -156,7 +156,7 @@ class Context:
             items: Its inputs.
             concurrency: How many are scheduled at once, from 1. Default: all.
             return_exceptions: Let every one come to its end, and return what failed as its exception. If not,
-                the first failure is raised when the others are cancelled.
+                the first failure is raised when the others are cancelled, with a note of what else failed.
             **options: As of `run`.
 
         Raises:
@@ -167,6 +167,7 @@ class Context:
         return await combinators.map_items(
             lambda item: self.run(activity, item, **options),
             items,
+            self._dropped,
             concurrency=concurrency,
             return_exceptions=return_exceptions,
         )
@@ -237,19 +238,26 @@ class Context:
     async def race(self, *operations: Awaitable[T]) -> T:
         """Return the result of whichever is done first, or raise its error; the others are cancelled.
 
-        Of several that are done already the first argument wins.
+        Of several that are done already the first argument wins. What the others raise, in their clean-up for
+        example, is logged by `logger`, and noted on the error if one is raised here.
 
         Raises:
             InvalidArgumentError: There is none.
         """
-        return await combinators.race(operations)
+        return await combinators.race(operations, self._dropped)
 
     async def shield(self, operation: Awaitable[T]) -> T:
         """Await `operation` to its end even if this await is cancelled meanwhile; then be cancelled.
 
-        For clean-up that must not be cut short, by a timeout around it for example.
+        For clean-up that must not be cut short, by a timeout around it for example. What it raises after this await
+        was cancelled is logged by `logger`, and noted on the cancellation.
         """
-        return await combinators.shield(operation)
+        return await combinators.shield(operation, self._dropped)
+
+    def _dropped(self, error: BaseException) -> None:
+        self._runtime.logger.warning(
+            "a %s where nobody awaits it any more", type(error).__name__, exc_info=error
+        )
 
     @property
     def cancelled(self) -> bool:
@@ -283,7 +291,8 @@ class Context:
     async def with_timeout(self, operation: Awaitable[T], limit: timedelta) -> T:
         """Await `operation`, but no longer than `limit`; what decided is recorded, if it was not decided at once.
 
-        An operation that is cancelled, by the limit or with this await, is awaited to the end of its clean-up.
+        An operation that is cancelled, by the limit or with this await, is awaited to the end of its clean-up. What that
+        raises when this await is cancelled is logged by `logger`, and noted on the cancellation.
 
         Raises:
             TimeoutError: The limit came first, and the operation has ended by now; its cause is what the
@@ -302,10 +311,11 @@ class Context:
         try:
             waiting: set[asyncio.Future[Any]] = {work, timer}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             work.cancel()
             timer.cancel()
             await self._end_of(work)
+            combinators.drop(work, self._dropped, cancelled)
             raise
         if work.done():
             self._runtime.complete_with_timeout(name, operation_completed=True)
