@@ -472,7 +472,8 @@ class Context:
     def side_effect(self, make: Callable[[], T], type: type[T] | Any = Any) -> T:
         """Return what `make` returned when it was first called here; replay does not call it again.
 
-        For small local things, such as reading a setting. What can fail or take long is an activity.
+        For small local things, such as reading a setting. What can fail or take long is an activity. Where code keeps
+        everything in a bare `except`, `make` may be called once more when the run leaves memory, for nothing.
 
         Raises:
             PayloadError: The value is not of `type`, or cannot be written as JSON.

@@ -595,7 +595,7 @@ class CodeExecution:
     def side_effect(self, make: Callable[[], Payload]) -> Payload:
         """See `WorkflowRuntime`."""
         if self._is_evicted():
-            raise EvictedError
+            return self._side_effects.refuse(make)
         return self._side_effects.value(make, replaying=self.replaying)
 
     # ------------------------------------------------------- WorkflowRuntime: looking, waiting

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from aion_es.engine.commands import Command, RecordMarker
 from aion_es.engine.limits import require_size
+from aion_es.engine.loop import EvictedError
 from aion_es.events.workflow import MarkerRecorded
 from aion_es.payload import NOTHING, Payload
 
@@ -39,7 +40,7 @@ class SideEffects:
         command: Takes the markers.
     """
 
-    __slots__ = ("_command", "_max_bytes", "_names", "_recorded")
+    __slots__ = ("_command", "_max_bytes", "_names", "_recorded", "_refused")
 
     def __init__(
         self, names: Mapping[str, Any], max_bytes: int, command: Callable[[Command], None]
@@ -48,6 +49,7 @@ class SideEffects:
         self._max_bytes = max_bytes
         self._command = command
         self._recorded: deque[Payload | _Raised] = deque()
+        self._refused = False
 
     def expect(self, marker: MarkerRecorded) -> None:
         """Learn, before a replay, how the next call ended when it was first made."""
@@ -55,6 +57,21 @@ class SideEffects:
             self._recorded.append(_Raised(**marker.value.data))
         else:
             self._recorded.append(marker.value or NOTHING)
+
+    def refuse(self, make: Callable[[], Payload]) -> Payload:
+        """Refuse a call of code on its way out of memory, where nothing can be recorded.
+
+        Code that keeps the refusal to itself, in a bare `except` in a loop, would ask again for ever, and hold up the
+        engine. So it gets what it would get if it ran, and nobody uses that; at its next await it is caught.
+
+        Raises:
+            EvictedError: At the first time.
+            Exception: What `make` raised, later.
+        """
+        if not self._refused:
+            self._refused = True
+            raise EvictedError
+        return make()
 
     def value(self, make: Callable[[], Payload], *, replaying: bool) -> Payload:
         """Return what `make` returned when it was first called here, or raise what it raised.

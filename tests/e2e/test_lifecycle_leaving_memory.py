@@ -46,7 +46,15 @@ async def _limits(ctx: Context) -> None:
     await ctx.with_timeout(ctx.receive(go), HOUR)
 
 
-@pytest.mark.parametrize("operation", [_receives, _runs, _sleeps, _gathers, _limits])
+async def _makes(ctx: Context) -> None:
+    _settings[ctx.side_effect(lambda: "limit", str)] += 1  # fails where it gives something else
+    await ctx.receive(go)
+
+
+_settings = {"limit": 0}
+
+
+@pytest.mark.parametrize("operation", [_receives, _runs, _sleeps, _gathers, _limits, _makes])
 async def test_code_that_catches_everything_does_not_hold_up_the_engine(
     open_engine: EngineOpener,
     operation: Callable[[Context], Awaitable[None]],
@@ -69,6 +77,27 @@ async def test_code_that_catches_everything_does_not_hold_up_the_engine(
         handle = engine.handle("w")
         await handle.signal(go)
         assert await handle.result(timeout=SOON) == "gone on"
+
+
+async def test_a_side_effect_of_code_on_its_way_out_is_not_made(open_engine: EngineOpener) -> None:
+    made: list[str] = []
+
+    @workflow
+    async def makes_at_its_end(ctx: Context) -> str:
+        try:
+            await ctx.receive(go)
+        finally:
+            ctx.side_effect(lambda: made.append("made"))
+        return "done"
+
+    async with open_engine([makes_at_its_end]) as engine:
+        await engine.start(makes_at_its_end, id="w")
+    assert made == []
+    async with open_engine([makes_at_its_end]) as engine:
+        handle = engine.handle("w")
+        await handle.signal(go)
+        assert await handle.result(timeout=SOON) == "done"
+    assert made == ["made"]
 
 
 async def test_a_finally_block_logs_when_its_run_ends_and_not_when_it_leaves_memory(
