@@ -19,13 +19,14 @@ from aion_es.payload import Payload
 
 @dataclass(frozen=True, slots=True)
 class WorkflowInfo:
-    """What a run knows about itself. There is no attempt in it: activities are retried, runs are not.
+    """What a run knows about itself.
 
     Attributes:
+        attempt: From 1; each reopening begins another. (Runs are not retried by themselves: activities are.)
         history_length: Events of this run so far.
         history_bytes: Bytes of their data, as JSON. (Visibility's `HistorySizeBytes` counts their metadata too.)
         continue_as_new_suggested: The history is long enough that a new run would be cheaper to replay: from
-            10,000 events on, whatever their bytes.
+            10,000 events on, or from 10,000,000 bytes.
     """
 
     workflow_id: WorkflowId
@@ -37,6 +38,7 @@ class WorkflowInfo:
     version: str
     task_queue: str
     started_at: datetime
+    attempt: int
     history_length: int
     history_bytes: int
     continue_as_new_suggested: bool

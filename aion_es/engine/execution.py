@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final, Literal, NoReturn
+from typing import Any, ClassVar, Final, Literal, NoReturn, get_args
 
 from aion_es.aggregates.workflow import Workflow
 from aion_es.authoring.channels import Query
@@ -44,7 +44,7 @@ from aion_es.engine.handles import ActivityFuture, TimerFuture
 from aion_es.engine.limits import require_size
 from aion_es.engine.loop import DurableTimerHandle, EvictedError, WorkflowLoop
 from aion_es.engine.mailboxes import Mailboxes
-from aion_es.engine.outreach import Outreach
+from aion_es.engine.outreach import Outreach, OutreachFact
 from aion_es.engine.reopening import Cut
 from aion_es.engine.run_logger import RunLogger
 from aion_es.engine.side_effects import SideEffects
@@ -66,13 +66,8 @@ from aion_es.events.workflow import (
     ActivityCancelled,
     ActivityCompleted,
     ActivityFailed,
-    ChildWorkflowCancelled,
-    ChildWorkflowCompleted,
-    ChildWorkflowFailed,
     MarkerRecorded,
-    SignalDelivered,
     SignalReceived,
-    SignalSendFailed,
     TimerFired,
     WorkflowCancelRequested,
     WorkflowEvent,
@@ -87,6 +82,8 @@ from aion_es.telemetry import CodeSpan, make_current
 
 SUGGEST_CONTINUE_AFTER: Final = 10_000
 """Events after which `continue_as_new_suggested` turns true; Temporal warns at the same length."""
+SUGGEST_CONTINUE_AT: Final = 10_000_000
+"""Bytes of data at which it does, however few the events; Temporal warns at about this size."""
 
 
 class _ContinueAsNewRequest(BaseException):
@@ -146,6 +143,7 @@ class CodeExecution:
             self._command,
         )
         self._patches: dict[str, bool] = {}
+        self._attempt = 1
         self._random: random.Random | None = None
         self._logger: RunLogger | None = None
 
@@ -193,6 +191,7 @@ class CodeExecution:
         self._outreach.pass_over(cut)
         self._patches.update(dict.fromkeys(cut.patches, True))
         self._disarmed.update(cut.timers)
+        self._attempt += cut.reopenings
         if cut.redraws is not None:
             self.random.seed(cut.redraws)  # else what is void would share its draws with what comes
 
@@ -363,20 +362,8 @@ class CodeExecution:
         )
         self._mailboxes.put(message)
 
-    def _on_child_completed(self, event: ChildWorkflowCompleted) -> None:
-        self._outreach.completed(event)
-
-    def _on_child_failed(self, event: ChildWorkflowFailed) -> None:
-        self._outreach.failed(event)
-
-    def _on_child_cancelled(self, event: ChildWorkflowCancelled) -> None:
-        self._outreach.cancelled(event)
-
-    def _on_signal_delivered(self, event: SignalDelivered) -> None:
-        self._outreach.delivered(event)
-
-    def _on_signal_send_failed(self, event: SignalSendFailed) -> None:
-        self._outreach.undeliverable(event)
+    def _on_outreach(self, event: OutreachFact) -> None:
+        self._outreach.take(event)
 
     def _on_cancel_requested(self, event: WorkflowCancelRequested) -> None:
         if self._cancel_reason is None:
@@ -398,6 +385,7 @@ class CodeExecution:
             self.deliver(event, at, revision)
 
     def _on_reopened(self, event: WorkflowReopened) -> None:
+        self._attempt += 1
         if event.taken_back is None:
             self._cancel_reason = None
         disarmed, self._disarmed = self._disarmed, {}
@@ -413,11 +401,7 @@ class CodeExecution:
         ActivityCancelled: _on_activity_cancelled,
         TimerFired: _on_timer_fired,
         SignalReceived: _on_signal,
-        ChildWorkflowCompleted: _on_child_completed,
-        ChildWorkflowFailed: _on_child_failed,
-        ChildWorkflowCancelled: _on_child_cancelled,
-        SignalDelivered: _on_signal_delivered,
-        SignalSendFailed: _on_signal_send_failed,
+        **dict.fromkeys(get_args(OutreachFact), _on_outreach),
         WorkflowCancelRequested: _on_cancel_requested,
         WorkflowPaused: _on_paused,
         WorkflowResumed: _on_resumed,
@@ -612,6 +596,7 @@ class CodeExecution:
         """See `WorkflowRuntime`."""
         state = self.workflow.state
         length = self._revision - state.started_revision + 1
+        size = self.workflow.history_bytes(length)
         return WorkflowInfo(
             workflow_id=state.workflow_id,
             run_id=state.run_id,
@@ -622,9 +607,11 @@ class CodeExecution:
             version=state.package_version,
             task_queue=state.task_queue,
             started_at=state.started_at,
+            attempt=self._attempt,
             history_length=length,
-            history_bytes=self.workflow.history_bytes(length),
-            continue_as_new_suggested=length >= SUGGEST_CONTINUE_AFTER,
+            history_bytes=size,
+            continue_as_new_suggested=length >= SUGGEST_CONTINUE_AFTER
+            or size >= SUGGEST_CONTINUE_AT,
         )
 
     async def next_signal(self, name: str) -> Payload:

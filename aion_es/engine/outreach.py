@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from aion_es.authoring.children import ChildRequest
 from aion_es.engine.commands import Command, RequestChildCancel, SendSignal, StartChild
@@ -21,6 +22,13 @@ from aion_es.events.workflow import (
 from aion_es.ids import RunId, SignalId, WorkflowId, check_id
 from aion_es.payload import Payload
 
+OutreachFact: TypeAlias = (
+    ChildWorkflowCompleted
+    | ChildWorkflowFailed
+    | ChildWorkflowCancelled
+    | SignalDelivered
+    | SignalSendFailed
+)
 CANCELLED = "WorkflowCancelled"
 """Error type of a child that ended as Cancelled."""
 
@@ -153,6 +161,20 @@ class Outreach:
     def that_led_to(self, error: BaseException) -> tuple[WorkflowId, ...]:
         """Return the children whose end without a result is what `error` came from."""
         return tuple(child_id for failure, child_id in self._failures if led_to(failure, error))
+
+    def take(self, event: OutreachFact) -> None:
+        """Take in what became of a child or of a sent signal."""
+        match event:
+            case ChildWorkflowCompleted():
+                self.completed(event)
+            case ChildWorkflowFailed():
+                self.failed(event)
+            case ChildWorkflowCancelled():
+                self.cancelled(event)
+            case SignalDelivered():
+                self.delivered(event)
+            case SignalSendFailed():
+                self.undeliverable(event)
 
     def _settled(self, workflow_id: WorkflowId) -> ChildFuture | None:
         future = self._children.pop(workflow_id, None)

@@ -38,6 +38,7 @@ class Cut:
         timers: Timers that were disarmed there, and are to be armed again at their original time.
         children: Ids of children that were started there: a run has one child of an id.
         signals: What was sent there, and what came of it: one signal is sent under an id.
+        reopenings: How many earlier reopenings are void with it.
     """
 
     reopened_at: int = -1
@@ -50,6 +51,7 @@ class Cut:
     timers: dict[TimerId, datetime] = field(default_factory=dict[TimerId, datetime])
     children: frozenset[WorkflowId] = frozenset()
     signals: dict[SignalId, Sent] = field(default_factory=dict[SignalId, Sent])
+    reopenings: int = 0
 
 
 Step: TypeAlias = Recorded | Cut
@@ -214,6 +216,8 @@ def _cut_of(region: Sequence[Step], asked: _Asked, reopened: ev.WorkflowReopened
         timers={t: fire_at for t, fire_at in asked.timers.items() if t in disarmed},
         children=frozenset(children).union(*(c.children for c in former)),
         signals=signals,
+        reopenings=sum(isinstance(e, ev.WorkflowReopened) for e in events)
+        + sum(c.reopenings for c in former),
     )
 
 

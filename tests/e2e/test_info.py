@@ -3,10 +3,22 @@
 import asyncio
 from typing import Any
 
-from aion_es import Context, Engine, Query, Signal, WorkflowHandle, activity, workflow
+import pytest
+
+from aion_es import (
+    Context,
+    Engine,
+    Query,
+    RetryPolicy,
+    Signal,
+    WorkflowHandle,
+    activity,
+    workflow,
+)
+from aion_es.engine import execution
 from aion_es.ids import DEFAULT_NAMESPACE, WorkflowId, workflow_stream
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, is_recorded, until
+from tests.e2e.scenario import SOON, is_recorded, replayed, until
 
 Look = tuple[int, int]
 """What `ctx.info` said of the history: its events, and their bytes."""
@@ -158,3 +170,83 @@ async def test_a_run_that_replaces_another_begins_to_count_anew(open_engine: Eng
         await engine.start(watches_itself, "abc" * 50, id="w")
         handle = await engine.start(watches_itself, "z", id="w", on_conflict="terminate_existing")
         assert await handle.query(looks) == [(1, (await sizes(engine, "w"))[-1])]
+
+
+@activity(retry=RetryPolicy(max_attempts=1))
+async def fails_at_first(attempts: int) -> int:
+    tries.append(attempts)
+    if len(tries) < 3:
+        raise ConnectionError("not yet")
+    return attempts
+
+
+tries: list[int] = []
+
+
+@workflow
+async def counts_its_attempts(ctx: Context) -> list[int]:
+    before = ctx.info.attempt
+    try:
+        await ctx.receive(go)
+    finally:
+        await ctx.run(fails_at_first, ctx.info.attempt)
+    return [before, ctx.info.attempt]
+
+
+async def test_each_reopening_is_another_attempt(open_engine: EngineOpener) -> None:
+    tries.clear()
+    async with open_engine([counts_its_attempts], [fails_at_first]) as engine:
+        handle = await engine.start(counts_its_attempts)
+        await handle.signal(go, "now")
+        for _ in range(2):
+            await until(lambda: is_closed(handle))
+            await handle.reopen()
+        assert await handle.result(timeout=SOON) == [1, 3]
+        assert tries == [1, 1, 1]  # it is called with what it was called with
+        replayed(await handle.history(), counts_its_attempts)
+
+
+async def test_an_attempt_that_a_later_reopening_makes_void_counts(
+    open_engine: EngineOpener,
+) -> None:
+    """Cancelled, its clean-up fails, and is reopened; then it is Cancelled, and reopened from the cancellation."""
+    tries.clear()
+    tries.append(0)
+    async with open_engine([counts_its_attempts], [fails_at_first]) as engine:
+        handle = await engine.start(counts_its_attempts)
+        await handle.cancel()
+        for _ in range(2):
+            await until(lambda: is_closed(handle))
+            await handle.reopen()
+        await handle.signal(go, "now")
+        assert await handle.result(timeout=SOON) == [1, 3]
+        assert tries == [0, 1, 1, 3]
+        replayed(await handle.history(), counts_its_attempts)
+
+
+async def is_closed(handle: WorkflowHandle[Any]) -> bool:
+    return not (await handle.describe()).status.is_open
+
+
+@workflow
+async def goes_on_when_it_should(ctx: Context, text: str) -> tuple[int, int]:
+    while not ctx.info.continue_as_new_suggested:
+        await ctx.run(repeat, text)
+    return ctx.info.history_length, ctx.info.history_bytes
+
+
+async def test_a_new_run_is_suggested_by_many_events_or_by_many_bytes(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "SUGGEST_CONTINUE_AFTER", 10)
+    monkeypatch.setattr(execution, "SUGGEST_CONTINUE_AT", 5_000)
+    async with open_engine([goes_on_when_it_should], [repeat]) as engine:
+        few = await engine.start(goes_on_when_it_should, "x")
+        length, size = await few.result(timeout=SOON)
+        assert length >= 10
+        assert size < 5_000
+        large = await engine.start(goes_on_when_it_should, "x" * 1_500)
+        length, size = await large.result(timeout=SOON)
+        assert length < 10
+        assert size >= 5_000
+        replayed(await large.history(), goes_on_when_it_should)
