@@ -39,6 +39,7 @@ def schedule_activity(
     timeouts: ActivityTimeouts,
     heartbeat: timedelta | None,
     offered: bool,
+    summary: str,
 ) -> tuple[WorkflowEvent, ...]:
     """Ask for an activity; the same ordinal again, for the same type, adds nothing."""
     require_open(state)
@@ -61,6 +62,7 @@ def schedule_activity(
             timeouts=timeouts,
             heartbeat=heartbeat,
             offered=offered,
+            summary=summary,
         ),
     )
 

@@ -312,6 +312,7 @@ class Workflow(Aggregate[WorkflowEvent]):
         timeouts: ActivityTimeouts = activities.NO_TIMEOUTS,
         heartbeat: timedelta | None = None,
         offered: bool = False,
+        summary: str = "",
         at: datetime,
     ) -> Events:
         """Ask for an activity. The same id with the same type and queue again adds nothing.
@@ -332,6 +333,7 @@ class Workflow(Aggregate[WorkflowEvent]):
             timeouts,
             heartbeat,
             offered,
+            summary,
         )
 
     def start_activity(

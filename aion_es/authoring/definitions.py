@@ -57,6 +57,7 @@ class ActivityOptions(TypedDict, total=False):
         heartbeat: An attempt that is silent for longer has failed. Default: none.
         task_queue: Where it waits. Default: `default`.
         cancellation: See `Cancellation`. Default: `try_cancel`.
+        summary: A line for people, at most 200 characters, recorded with the activity: what this call is about.
     """
 
     retry: RetryPolicy
@@ -66,6 +67,7 @@ class ActivityOptions(TypedDict, total=False):
     heartbeat: timedelta
     task_queue: str
     cancellation: Cancellation
+    summary: str
 
 
 _OPTIONS: Final = tuple(ActivityOptions.__annotations__)
@@ -73,13 +75,14 @@ _OPTIONS: Final = tuple(ActivityOptions.__annotations__)
 
 @dataclass(frozen=True)
 class ActivitySettings:
-    """Activity options, complete: the recorded ones and the one that only the code needs."""
+    """Activity options, complete: the recorded ones and the one that only the code needs, `cancellation`."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: ActivityTimeouts = field(default_factory=ActivityTimeouts)
     heartbeat: timedelta | None = None
     task_queue: str = DEFAULT_TASK_QUEUE
     cancellation: Cancellation = "try_cancel"
+    summary: str = ""
 
     @cached_property
     def is_recorded_first(self) -> bool:
@@ -112,6 +115,7 @@ class ActivitySettings:
             heartbeat=options.get("heartbeat", self.heartbeat),
             task_queue=options.get("task_queue", self.task_queue),
             cancellation=options.get("cancellation", self.cancellation),
+            summary=options.get("summary", self.summary),
         )
 
 

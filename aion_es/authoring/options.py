@@ -10,10 +10,12 @@ from typing import Final
 
 from aion_es.errors import DefinitionError, InvalidIdError
 from aion_es.events.values import RetryPolicy
-from aion_es.ids import check_id
+from aion_es.ids import check_id, is_storable
 
 LONGEST: Final = timedelta(days=365_000)
 """Bound on every duration, a thousand years: what is added to an instant must stay on the calendar."""
+LONGEST_SUMMARY: Final = 200
+"""Characters of a summary: it is a line of a list."""
 
 _BOUNDS: Final = ("start_to_close", "schedule_to_close", "schedule_to_start", "heartbeat")
 
@@ -41,6 +43,8 @@ def check_activity_options(
         check_task_queue(where, options["task_queue"])
     if "cancellation" in options:
         _require_choice(where, "cancellation", options["cancellation"], cancellations)
+    if "summary" in options:
+        _require_line(where, "summary", options["summary"])
 
 
 def check_child_options(
@@ -112,6 +116,16 @@ def _require_duration(where: str, name: str, bound: object) -> None:
     if bound <= timedelta(0):
         raise DefinitionError(where, f"{name} must be positive, got {bound}")
     _require_short(where, name, bound)
+
+
+def _require_line(where: str, name: str, line: object) -> None:
+    if not isinstance(line, str):
+        raise DefinitionError(where, f"{name} must be a str, got {type(line).__name__}")
+    if len(line) > LONGEST_SUMMARY or not is_storable(line) or len(line.splitlines()) > 1:
+        shown = f"{line!r:.60}"
+        raise DefinitionError(
+            where, f"{name} must be one line of at most {LONGEST_SUMMARY} characters, got {shown}"
+        )
 
 
 def _require_policy(where: str, policy: object) -> None:

@@ -79,6 +79,7 @@ class ScheduleActivity:
             timeouts=settings.timeouts,
             heartbeat=settings.heartbeat,
             offered=self.offered,
+            summary=settings.summary,
             at=at,
         )
 

@@ -186,9 +186,10 @@ class ActivityScheduled(Event):
         activity_id: Ordinal of the scheduling command among the run's activities, from 0.
         heartbeat: An attempt that is silent for longer has failed.
         offered: The engine that recorded this does not serve the queue: whoever does takes the activity up.
+        summary: What the call is about, for people.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = ("offered",)
+    LATER: ClassVar[tuple[str, ...]] = ("offered", "summary")
 
     activity_id: ActivityId
     activity_type: str
@@ -198,6 +199,7 @@ class ActivityScheduled(Event):
     timeouts: ActivityTimeouts = ActivityTimeouts.model_construct()
     heartbeat: timedelta | None = None
     offered: bool = False
+    summary: str = ""
 
 
 class ActivityStarted(Event):

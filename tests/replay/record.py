@@ -35,55 +35,55 @@ class CountedIds:
 
 
 Handle = WorkflowHandle[Any]
-Drive = Callable[[Handle, ManualClock], Awaitable[None]]
+Drive = Callable[[Engine, Handle, ManualClock], Awaitable[None]]
 
 
-async def _nothing(handle: Handle, clock: ManualClock) -> None:
+async def _nothing(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     """The code ends by itself."""
 
 
-async def _a_minute_at_a_time(handle: Handle, clock: ManualClock) -> None:
+async def _a_minute_at_a_time(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     for _ in range(5):
         await asyncio.sleep(0.05)
         clock.advance(timedelta(minutes=1))
 
 
-async def _seconds(handle: Handle, clock: ManualClock) -> None:
+async def _seconds(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     for _ in range(20):
         await asyncio.sleep(0.03)
         clock.advance(timedelta(seconds=1))
 
 
-async def _numbers_and_a_bell(handle: Handle, clock: ManualClock) -> None:
+async def _numbers_and_a_bell(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     await handle.signal(number, 1, signal_id="one")
     await handle.signal(bell, signal_id="bell")
     await handle.signal(number, 2, signal_id="two")
 
 
-async def _bells(handle: Handle, clock: ManualClock) -> None:
+async def _bells(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     for ring in range(3):
         await asyncio.sleep(0.05)
         await handle.signal(bell, signal_id=f"bell-{ring}")
 
 
-async def _one_bell(handle: Handle, clock: ManualClock) -> None:
+async def _one_bell(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     await asyncio.sleep(0.05)
     await handle.signal(bell, signal_id="bell")
 
 
-async def _cancel(handle: Handle, clock: ManualClock) -> None:
+async def _cancel(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     clock.advance(timedelta(seconds=1))
     await handle.cancel("no more")
 
 
-async def _pause_between(handle: Handle, clock: ManualClock) -> None:
+async def _pause_between(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     await handle.signal(number, 1, signal_id="one")
     await handle.pause("audit")
     await handle.signal(number, 2, signal_id="two")
     await handle.resume("audited")
 
 
-async def _reopen(handle: Handle, clock: ManualClock) -> None:
+async def _reopen(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     while (await handle.describe()).status.is_open:  # noqa: ASYNC110 - the history is what tells
         await asyncio.sleep(0.01)
     clock.advance(timedelta(seconds=1))
@@ -91,7 +91,7 @@ async def _reopen(handle: Handle, clock: ManualClock) -> None:
     await handle.signal(number, 1, signal_id="one")
 
 
-async def _reopen_and_wait(handle: Handle, clock: ManualClock) -> None:
+async def _reopen_and_wait(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     while (await handle.describe()).status.is_open:  # noqa: ASYNC110 - the history is what tells
         await asyncio.sleep(0.01)
     clock.advance(timedelta(seconds=1))
@@ -101,7 +101,36 @@ async def _reopen_and_wait(handle: Handle, clock: ManualClock) -> None:
         clock.advance(timedelta(seconds=1))
 
 
-async def _three_numbers_then_a_bell(handle: Handle, clock: ManualClock) -> None:
+async def _terminate(engine: Engine, handle: Handle, clock: ManualClock) -> None:
+    await _until_it_waits(handle)
+    await handle.terminate("no more")
+
+
+async def _let_time_out(engine: Engine, handle: Handle, clock: ManualClock) -> None:
+    await _until_it_waits(handle)
+    clock.advance(timedelta(hours=1))
+
+
+async def _until_it_waits(handle: Handle) -> None:
+    while (await handle.describe()).history_length < 4:  # noqa: ASYNC110 - the history is what tells
+        await asyncio.sleep(0.01)
+
+
+async def _hand_over(engine: Engine, handle: Handle, clock: ManualClock) -> None:
+    for value in (1, 2, 3):
+        await handle.signal(number, value, signal_id=f"number-{value}")
+    await handle.signal(bell, signal_id="bell")
+
+
+async def _reopen_the_child_first(engine: Engine, handle: Handle, clock: ManualClock) -> None:
+    while (await handle.describe()).status.is_open:  # noqa: ASYNC110 - the history is what tells
+        await asyncio.sleep(0.01)
+    clock.advance(timedelta(seconds=1))
+    await engine.handle("fails-at-first").reopen()
+    await handle.reopen()
+
+
+async def _three_numbers_then_a_bell(engine: Engine, handle: Handle, clock: ManualClock) -> None:
     for value in (1, 2, 3):
         await handle.signal(number, value, signal_id=f"number-{value}")
         await asyncio.sleep(0.05)
@@ -130,7 +159,15 @@ DRIVES: dict[str, tuple[Drive, tuple[Any, ...]]] = {
     "handlers": (_three_numbers_then_a_bell, ()),
     "combines": (_nothing, ()),
     "waits": (_nothing, ()),
+    "terminated": (_terminate, ()),
+    "timed_out": (_let_time_out, ()),
+    "hands_over": (_hand_over, (1,)),
+    "small_things": (_seconds, ()),
+    "fails_at_first": (_reopen_and_wait, ()),
+    "brought_past": (_reopen_the_child_first, ()),
 }
+TIMEOUTS: dict[str, timedelta] = {"timed_out": timedelta(hours=1)}
+"""Run timeouts of those that have one."""
 
 
 async def record(name: str) -> str:
@@ -146,9 +183,9 @@ async def record(name: str) -> str:
         clock=clock,
         ids=CountedIds(),
     ) as engine:
-        started = await engine.start(name, *arguments, id=name)
+        started = await engine.start(name, *arguments, id=name, run_timeout=TIMEOUTS.get(name))
         try:
-            await drive(engine.handle(name), clock)
+            await drive(engine, engine.handle(name), clock)
             await started.result(timeout=timedelta(seconds=10))
         except WorkflowOutcomeError:
             pass  # it was to end so

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -135,36 +135,22 @@ def test_every_workflow_has_a_history_of_this_release() -> None:
     assert {code.__name__ for code in WORKFLOWS} == set(DRIVES)
 
 
-def test_the_histories_hold_every_command_and_fact_that_code_can_see() -> None:
-    seen = {type(e.event).__name__ for path in FILES for run in runs_of(path) for e in run}
-    assert seen >= {
-        "ActivityCancelRequested",
-        "ActivityCancelled",
-        "ActivityCompleted",
-        "ActivityFailed",
-        "ActivityScheduled",
-        "ChildWorkflowCancelRequested",
-        "ChildWorkflowCancelled",
-        "ChildWorkflowCompleted",
-        "ChildWorkflowFailed",
-        "ChildWorkflowStarted",
-        "MarkerRecorded",
-        "SearchAttributesUpdated",
-        "SignalDelivered",
-        "SignalReceived",
-        "SignalSendFailed",
-        "SignalSent",
-        "TimerCancelled",
-        "TimerFired",
-        "TimerStarted",
-        "WithTimeoutCompleted",
-        "WorkflowCancelRequested",
-        "WorkflowCancelled",
-        "WorkflowCompleted",
-        "WorkflowContinuedAsNew",
-        "WorkflowFailed",
-        "WorkflowPaused",
-        "WorkflowReopened",
-        "WorkflowResumed",
-        "WorkflowStarted",
+def test_the_histories_hold_every_event_of_a_workflow() -> None:
+    seen = {type(e.event) for path in FILES for run in runs_of(path) for e in run}
+    assert seen == set(get_args(WorkflowEvent))
+
+
+def test_the_histories_hold_every_field_that_came_later() -> None:
+    """An event keeps what is set of these (`Event.LATER`); a history without them proves nothing of them."""
+    seen = {
+        (entry["type"], name)
+        for path in FILES
+        for entry in json.loads(path.read_text(encoding="utf-8"))
+        for name in entry["data"]
     }
+    later = {(t.__name__, name) for t in get_args(WorkflowEvent) for name in t.LATER}
+    assert later - seen == NOT_IN_A_HISTORY
+
+
+NOT_IN_A_HISTORY = {("ActivityScheduled", "offered")}
+"""That needs a second engine; `tests/e2e/test_task_queues.py` has one."""

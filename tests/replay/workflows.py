@@ -313,6 +313,64 @@ async def waits(ctx: Context) -> list[Any]:
     return [limited, shielded, sorted(task.result() for task in done), met, sorted(ended)]
 
 
+@workflow
+async def terminated(ctx: Context) -> None:
+    await ctx.run(double, 1)
+    await ctx.receive(bell)
+
+
+@workflow
+async def timed_out(ctx: Context) -> None:
+    await ctx.run(double, 1)
+    await ctx.receive(bell)
+
+
+@workflow
+async def hands_over(ctx: Context, runs: int) -> list[Any]:
+    ctx.set_attributes({customer: "ana"})
+    if runs:
+        await ctx.receive(bell)
+    first = await ctx.receive(number)
+    if runs:
+        ctx.continue_as_new(runs - 1)
+    return [first, await ctx.receive(number), ctx.info.attempt]
+
+
+def _refuse_to_make() -> int:
+    raise LookupError("no setting")
+
+
+@workflow
+async def small_things(ctx: Context) -> list[Any]:
+    said = ""
+    try:
+        ctx.side_effect(_refuse_to_make, int)
+    except LookupError as error:
+        said = str(error)
+    beginning = ctx.info.attempt
+    await ctx.run(double, 2, summary="double two", cancellation="abandon")
+    late = ctx.race(ctx.sleep(timedelta(hours=1)), ctx.sleep(1))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(late)
+        group.create_task(ctx.sleep(2))
+    try:
+        await ctx.with_timeout(ctx.receive(bell), timedelta(seconds=1))
+    except TimeoutError:
+        return [said, beginning, "no bell"]
+    return []
+
+
+@workflow
+async def fails_at_first(ctx: Context) -> int:
+    return await ctx.run(second_lease_lucky, 7)
+
+
+@workflow
+async def brought_past(ctx: Context) -> list[int]:
+    value = await ctx.spawn(fails_at_first, id="fails-at-first")
+    return [value, ctx.info.attempt]
+
+
 WORKFLOWS: list[Any] = [
     one_activity,
     fan_out,
@@ -335,6 +393,12 @@ WORKFLOWS: list[Any] = [
     handlers,
     combines,
     waits,
+    terminated,
+    timed_out,
+    hands_over,
+    small_things,
+    fails_at_first,
+    brought_past,
 ]
 ACTIVITIES: list[Any] = [
     charge,

@@ -311,7 +311,12 @@ LATER: Final[Sequence[Event]] = (
 )
 """Events with the fields that their type got later (`Event.LATER`), which the samples above leave unset."""
 
-LATER_STILL: Final[Sequence[Event]] = (WorkflowFailed(error=FAILURE, failed_children=(SHIPPING,)),)
+LATER_STILL: Final[Sequence[Event]] = (
+    WorkflowFailed(error=FAILURE, failed_children=(SHIPPING,)),
+    ActivityScheduled(
+        activity_id=ActivityId(3), activity_type="charge_card", summary="charge ana's card"
+    ),
+)
 """The same, of fields that came when the golden file of the earlier ones was written."""
 
 METADATA: Final = {
