@@ -9,8 +9,9 @@ import pytest
 
 from aion_es import Context, Engine, EngineOptions, activity, workflow
 from aion_es.errors import WorkflowFailedError, WorkflowSandboxError
+from aion_es.testing.clock import ManualClock
 from tests.e2e.conftest import EngineOpener
-from tests.e2e.scenario import SOON, kinds
+from tests.e2e.scenario import SOON, is_recorded, kinds, until
 
 
 @activity
@@ -224,7 +225,7 @@ async def test_many_workflows_run_side_by_side_each_with_its_own_loop() -> None:
 
 
 async def test_an_unawaited_activity_still_runs_before_the_run_is_over(
-    open_engine: EngineOpener,
+    open_engine: EngineOpener, clock: ManualClock
 ) -> None:
     ran = asyncio.Event()
 
@@ -235,9 +236,12 @@ async def test_an_unawaited_activity_still_runs_before_the_run_is_over(
     @workflow
     async def careless(ctx: Context) -> None:
         unawaited = ctx.run(note)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(3_600)
         assert unawaited.done()
 
-    async with open_engine([careless], [note]) as engine:
-        await (await engine.start(careless)).result(timeout=timedelta(seconds=5))
+    async with open_engine([careless], [note], clock=clock) as engine:
+        handle = await engine.start(careless)
+        await until(lambda: is_recorded(handle, "ActivityCompleted"))
+        clock.advance(timedelta(hours=1))
+        await handle.result(timeout=SOON)
         assert ran.is_set()

@@ -4,11 +4,12 @@ import asyncio
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aion_es import Context, EngineOptions, RetryPolicy, activity, workflow
+from aion_es import Context, EngineOptions, RetryPolicy, Signal, activity, workflow
 from aion_es.app import Engine
 from aion_es.errors import InvalidArgumentError, PayloadError, PayloadTooLargeError
 from aion_es.events.workflow import ActivityFailed
@@ -336,6 +337,7 @@ async def test_a_thread_that_beats_after_its_engine_is_gone_disturbs_nobody(
 
 @activity(executor="process")
 def works_until_cancelled(path: str) -> str:
+    Path(path).touch()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         activity.heartbeat()
@@ -345,19 +347,25 @@ def works_until_cancelled(path: str) -> str:
     return "never told"
 
 
+enough = Signal("enough")
+
+
 @workflow
-async def cancels_a_process(ctx: Context) -> str:
-    working = ctx.run(works_until_cancelled, "x", cancellation="wait")
-    await asyncio.sleep(0.2)
+async def cancels_a_process(ctx: Context, path: str) -> str:
+    working = ctx.run(works_until_cancelled, path, cancellation="wait")
+    await ctx.receive(enough)
     working.cancel()
     return await working
 
 
 async def test_an_activity_in_a_process_sees_that_it_is_cancelled(
-    open_engine: EngineOpener,
+    open_engine: EngineOpener, tmp_path: Path
 ) -> None:
+    begun = tmp_path / "begun"
     async with open_engine([cancels_a_process], [works_until_cancelled]) as engine:
-        handle = await engine.start(cancels_a_process)
+        handle = await engine.start(cancels_a_process, str(begun))
+        await until(begun.exists, seconds=30)
+        await handle.signal(enough)
         assert await handle.result(timeout=timedelta(seconds=30)) == "stopped by itself"
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from aion_es import Context, Engine, EngineOptions, QueueOptions, RetryPolicy, activity, workflow
+from aion_es import (
+    Context,
+    Engine,
+    EngineOptions,
+    QueueOptions,
+    RetryPolicy,
+    Signal,
+    activity,
+    workflow,
+)
 from aion_es.app import OpeningEngine
 from aion_es.events.workflow import ActivityScheduled, ActivityStarted
 from aion_es.testing.clock import ManualClock
@@ -173,6 +182,9 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'aion.db'}?durability=normal"
 
 
+enough = Signal("enough")
+
+
 class Gpu(Work):
     """Work on a queue that one of two engines serves, and the workflow's own small step."""
 
@@ -191,7 +203,7 @@ class Gpu(Work):
         @workflow(name="gives up")
         async def gives_up(ctx: Context, number: int) -> str:
             frame = ctx.run(self.activity, number, cancellation="wait")
-            await asyncio.sleep(0.3)
+            await ctx.receive(enough)
             frame.cancel()
             try:
                 await frame
@@ -280,6 +292,7 @@ async def test_a_cancellation_reaches_the_engine_that_runs_the_activity(url: str
     async with gpu.drives(url) as here, gpu.serves(url):
         handle = await here.start(gpu.gives_up, 7)
         await until(lambda: gpu.began == [7])
+        await handle.signal(enough)
         assert await handle.result(timeout=SOON) == "given up"
         assert gpu.cancelled == 1
 
