@@ -99,7 +99,8 @@ class ChildState:
         request: What it is started with; let go once it completed.
         cancel_requested: Why the code no longer wants it; `None` if it does.
         cancel_place: How many events of the run were recorded before the code said so.
-        end_place: How many were before its end was; -1 while it has none.
+        end_place: How many were before its last end was; -1 if it never had one. A child that is waited for
+            again has one.
     """
 
     workflow_type: str
@@ -542,6 +543,6 @@ def _reopened(state: WorkflowState, event: ev.WorkflowReopened, at: datetime) ->
         return
     for child_id, child in state.children.items():
         if child_id in void.awaited:
-            child.phase, child.end_place = "started", -1
+            child.phase = "started"
         if child.phase == "started" and child.cancel_place >= void.since:
             child.cancel_requested = None

@@ -109,6 +109,7 @@ class Couriers:
         children: Iterable[WorkflowId] | None = None,
         *,
         contexts: RunContexts | None = None,
+        again: bool = False,
     ) -> None:
         """Do what a run owes its children; what was done before changes nothing.
 
@@ -116,6 +117,8 @@ class Couriers:
             state: Of the run. While it is open it begins them, and asks those to end that it wants no more;
                 once it has closed, each child's `parent_close` says.
             children: Which; those without an outcome if not given.
+            again: Begin those too that are waited for again. They have ended once, and who has not looked into
+                the stream cannot tell whether they were ever begun: under their id another run may have closed since.
             contexts: Trace contexts of the run; `None` where nobody records.
         """
         parent = _ref(state)
@@ -127,7 +130,8 @@ class Couriers:
             if not state.is_open:
                 self._close_child(state, child_id, child, context)
                 continue
-            self.start_child(parent, child.request, context)
+            if again or child.end_place < 0:
+                self.start_child(parent, child.request, context)
             if child.cancel_requested is not None:
                 self.cancel_child(parent, child_id, child.cancel_requested)
 

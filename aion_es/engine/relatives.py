@@ -89,7 +89,9 @@ class Relatives:
         except RunNotFoundError:
             begun = False  # its id was given to another
         if not begun:
-            await self.settle_children(parent, [child_workflow_id])
+            state, contexts = await self._traced_state(parent.workflow_id, parent.run_id)
+            children = [child_workflow_id]
+            self._couriers.settle_children(state, children, contexts=contexts, again=True)
 
     async def _tell_parent(self, parent: WorkflowRef, child_workflow_id: WorkflowId) -> bool:
         """Tell of the end of the chain that the child began; return whether it began one.
