@@ -20,7 +20,6 @@ from aion_es.engine.follower import Follower
 from aion_es.engine.limits import max_payload_bytes
 from aion_es.engine.live_catalog import CatalogTies, LiveCatalog
 from aion_es.engine.options import EngineOptions
-from aion_es.engine.process import RunProcess
 from aion_es.engine.registry import Registry
 from aion_es.engine.supervision import Supervision
 from aion_es.engine.surroundings import Surroundings
@@ -526,13 +525,12 @@ class _StuckRecorder:
         self._read_model = read_model
         self._group = group
 
-    def __call__(self, process: RunProcess, reason: str | None) -> None:
-        if process.workflow is not None and process.workflow.exists:
-            self._group.create_task(
-                self._note(process.workflow_id, process.workflow.state.run_id, reason)
-            )
+    def __call__(self, workflow_id: WorkflowId, run_id: RunId | None, reason: str | None) -> None:
+        self._group.create_task(self._note(workflow_id, run_id, reason))
 
-    async def _note(self, workflow_id: WorkflowId, run_id: RunId, reason: str | None) -> None:
+    async def _note(
+        self, workflow_id: WorkflowId, run_id: RunId | None, reason: str | None
+    ) -> None:
         from aion_es.projections.visibility import set_stuck
 
         try:

@@ -141,6 +141,8 @@ class WorkflowHandle(Generic[O]):
             WaitTimeoutError: Not within `timeout`; the workflow goes on.
             WorkflowNotFoundError: No such workflow.
             PayloadError: The recorded result does not fit the type that the function declares now.
+            UnknownEventTypeError, EventDecodeError, StreamDeletedError: The stream holds what this program
+                cannot read, so it will not learn of the end; the error says where. Another that can may go on with it.
         """
         if timeout is None:
             return await self._result(follow)

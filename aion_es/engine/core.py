@@ -120,7 +120,7 @@ class EngineCore:
             policy=options.restarts,
             limits=options.max_concurrent_runs,
         )
-        self.on_stuck: Callable[[RunProcess, str | None], None] | None = None
+        self.on_stuck: Callable[[WorkflowId, RunId | None, str | None], None] | None = None
         self._measures = is_measuring()
         self._attributes = attributes
         self._catalog = catalog
@@ -368,6 +368,11 @@ class EngineCore:
         known = self.registry.newest(process.workflow_id)
         if known is not None:
             known.stuck = process.stuck_reason
+        if isinstance(error, UNREADABLE):
+            self.registry.fail(process.workflow_id, error)
+        if self.on_stuck is not None:
+            run_id = None if known is None else known.run_id
+            self.on_stuck(process.workflow_id, run_id, process.stuck_reason)
         workflow_type = UNREAD if known is None else known.workflow_type
         self.supervision.failed(process.workflow_id, workflow_type, process.stuck_reason)
 
@@ -388,12 +393,17 @@ class EngineCore:
 
         Raises:
             WorkflowNotFoundError, RunNotFoundError: There is no such run.
+            UnknownEventTypeError, EventDecodeError, StreamDeletedError: Its stream cannot be read here, now or
+                any more: this engine will not learn how it ends.
         """
         known = self.registry.newest(workflow_id)
         if completion.outcome is None and (known is None or known.run_id != run_id):
             end = await self.repository.run_end(workflow_id, run_id)
             if end.event is not None:
                 return end.event
+        process = self._processes.get(workflow_id)
+        if process is not None and isinstance(process.put_off, UNREADABLE):
+            raise process.put_off
         return await completion.wait()
 
     def _evict(self) -> None:
@@ -475,8 +485,9 @@ class EngineCore:
         known = self.registry.newest(process.workflow_id)
         if known is not None:
             known.stuck = process.stuck_reason
-        if self.on_stuck is not None:
-            self.on_stuck(process, process.stuck_reason)
+        workflow = process.workflow
+        if self.on_stuck is not None and workflow is not None and workflow.exists:
+            self.on_stuck(process.workflow_id, workflow.state.run_id, process.stuck_reason)
         if error is None:
             self.supervision.recovered(process.workflow_id)
         elif process.workflow is not None:

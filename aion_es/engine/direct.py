@@ -12,7 +12,7 @@ from aion_es.clock import Clock
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.execution import CodeExecution
 from aion_es.engine.failures import reason_without_code
-from aion_es.engine.patience import follow
+from aion_es.engine.patience import UNREADABLE, follow
 from aion_es.engine.registry import Completion, Registry
 from aion_es.engine.replay import ask_history
 from aion_es.engine.requests import Committed, Decide
@@ -111,6 +111,8 @@ class DirectGateway:
 
         Raises:
             WorkflowNotFoundError, RunNotFoundError: There is no such run.
+            UnknownEventTypeError, EventDecodeError: Its newest event, or its end, cannot be read here. What
+                comes in between is not read: engines go on with the run that know more than this process.
         """
         if completion.outcome is not None:
             return completion.outcome
@@ -128,7 +130,7 @@ class DirectGateway:
     async def _follow(self, workflow_id: WorkflowId, run_id: RunId, revision: int) -> TerminalEvent:
         """Return the terminal event of a run that comes at `revision` or later."""
         stream = self._repository.stream(workflow_id)
-        ends: list[TerminalEvent] = []
+        ends: list[TerminalEvent | Exception] = []
 
         async def take(events: Sequence[RecordedEvent]) -> bool:
             nonlocal revision
@@ -136,7 +138,11 @@ class DirectGateway:
                 revision = event.revision + 1
                 if event.type not in _ENDS:
                     continue
-                envelope = decode_envelope(event)
+                try:
+                    envelope = decode_envelope(event)
+                except UNREADABLE as error:  # it will not be readable when it comes again
+                    ends.append(error)
+                    return True
                 if envelope.run_id == run_id:
                     ends.append(cast("TerminalEvent", envelope.event))
                     return True
@@ -148,4 +154,6 @@ class DirectGateway:
             log=_LOG,
             what=stream,
         )
+        if isinstance(ends[0], Exception):
+            raise ends[0]
         return ends[0]

@@ -93,6 +93,7 @@ class Follower:
                 except UNREADABLE as error:
                     # Subscribed again, it would come again, and all that follows it never.
                     _LOG.error("the end of a run is passed over: %s", error)
+                    self._cannot_tell(WorkflowId(event.stream[cut:]), error)
                 if self.on_closed is not None:
                     self.on_closed(WorkflowId(event.stream[cut:]))
         for stream, event in newest.items():
@@ -117,6 +118,12 @@ class Follower:
             _LOG.error("an activity that is offered is passed over: %s", error)
             return False
         return scheduled.offered and self._processes.serves(scheduled.task_queue)
+
+    def _cannot_tell(self, workflow_id: WorkflowId, error: Exception) -> None:
+        """Tell those who wait that the end cannot be read; a run that is known here is seen to be stuck."""
+        self._registry.fail(workflow_id, error)
+        if self._registry.newest(workflow_id) is not None:
+            self._processes.wake(workflow_id)
 
     def _hear_terminal(self, workflow_id: WorkflowId, event: RecordedEvent) -> None:
         """Tell those who wait for a run how it ended, unless its process did so when it recorded or read it.

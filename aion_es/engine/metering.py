@@ -17,6 +17,7 @@ from aion_es.engine.core import EngineCore
 from aion_es.engine.follower import Follower
 from aion_es.engine.health import answer_of
 from aion_es.engine.orphans import Orphans
+from aion_es.engine.supervision import UNREAD
 from aion_es.ids import Namespace
 from aion_es.metrics import (
     ACTIVITIES_PENDING,
@@ -133,6 +134,8 @@ class EngineMeter:
         stuck = Counter[tuple[str, str]]()
         for run in self._core.registry:
             stuck[run.workflow_type, run.version] += run.stuck is not None
+        if unread := self._core.supervision.unread:
+            stuck[UNREAD, ""] = unread
         return [
             (count, self._of | {WORKFLOW_TYPE: kind, WORKFLOW_VERSION: version})
             for (kind, version), count in stuck.items()

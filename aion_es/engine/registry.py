@@ -26,7 +26,11 @@ class Completion:
         self._waiters: list[asyncio.Future[TerminalEvent]] = []
 
     async def wait(self) -> TerminalEvent:
-        """Return the run's terminal event, waiting for it."""
+        """Return the run's terminal event, waiting for it.
+
+        Raises:
+            Exception: What `fail` was called with while this waited.
+        """
         if self.outcome is not None:
             return self.outcome
         waiter: asyncio.Future[TerminalEvent] = asyncio.get_running_loop().create_future()
@@ -44,6 +48,13 @@ class Completion:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(outcome)
+
+    def fail(self, error: Exception) -> None:
+        """Tell everybody who waits now that this process will not learn how the run ends; later ones wait anew."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
 
 
 @dataclass(slots=True)
@@ -102,6 +113,12 @@ class Registry:
         completion = self.find_completion(workflow_id, run_id)
         if completion is not None:
             completion.tell(outcome)
+
+    def fail(self, workflow_id: WorkflowId, error: Exception) -> None:
+        """Tell those who wait for any run of a workflow, because its stream cannot be read here."""
+        for completion in list(self._completions.values()):
+            if completion.workflow_id == workflow_id:
+                completion.fail(error)
 
     def newest(self, workflow_id: WorkflowId) -> Registration | None:
         """Return the open run of this id, if this engine knows one."""

@@ -251,6 +251,12 @@ class Supervision:
         """How many runs cannot go on now, parked ones too."""
         return sum(not trouble.is_over for trouble in self._troubles.values())
 
+    @property
+    def unread(self) -> int:
+        """How many of these are known by nothing but that they cannot be read: their type is not known."""
+        newest = self._registry.newest
+        return sum(not t.is_over and newest(w) is None for w, t in self._troubles.items())
+
     def step_blocked(self, step: BlockedStep) -> None:
         """Remember a step that held up the engine; called from the watchdog's thread."""
         self._blocked.append(step)

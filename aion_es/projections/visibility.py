@@ -78,19 +78,26 @@ class VisibilityProjection(WorkflowProjection[Execution]):
 
 
 async def set_stuck(
-    read_model: ReadModel, workflow_id: str, run_id: str, reason: str | None
+    read_model: ReadModel, workflow_id: str, run_id: str | None, reason: str | None
 ) -> bool:
     """Show why an open run does not go on, or with `None` that it does again; False if it has no row yet.
 
     The engine's own report, not a fold of events: it is lost when the rows are made anew, and reported
     again at the next failed attempt.
 
+    Args:
+        read_model: Where the rows are.
+        workflow_id: Whose run.
+        run_id: Which; `None` for the open one, where nothing more is known of it.
+        reason: What is shown.
+
     Raises:
         StoreError: The read model cannot be written; nothing changed.
     """
+    which = EXECUTIONS.c.close_time.is_(None) if run_id is None else EXECUTIONS.c.run_id == run_id
     statement = (
         update(EXECUTIONS)
-        .where(EXECUTIONS.c.workflow_id == workflow_id, EXECUTIONS.c.run_id == run_id)
+        .where(EXECUTIONS.c.workflow_id == workflow_id, which)
         .values(stuck_reason=reason)
     )
 

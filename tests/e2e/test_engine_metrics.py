@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from opentelemetry.metrics import Counter, Histogram
@@ -27,10 +28,12 @@ from aion_es import (
 from aion_es import metrics as instruments
 from aion_es.engine import metering
 from aion_es.engine.metering import EngineMeter
-from aion_es.errors import QueryNotFoundError, WorkflowFailedError
+from aion_es.errors import QueryNotFoundError, UnknownEventTypeError, WorkflowFailedError
+from aion_es.ids import Namespace, WorkflowId, workflow_stream
 from aion_es.schedules import Interval, Schedule, Start
 from aion_es.store import observed
 from aion_es.store.memory import MemoryEventStore
+from aion_es.store.port import NewEvent
 from aion_es.testing.clock import ManualClock
 from aion_es.testing.faults import FaultyStore
 from tests.docs.pages import ROOT
@@ -243,6 +246,25 @@ async def test_a_pinned_version_that_is_not_loaded_shows_as_orphaned_and_its_run
         await engine.handle("w0").result(timeout=SOON)
         assert seen("aion.runs.orphaned") == {}
         assert seen("aion.runs.stuck") == {}
+
+
+async def test_a_run_of_which_nothing_could_be_read_shows_as_stuck_under_no_type(
+    measured: RecordedMetrics, namespace: str
+) -> None:
+    waiting = waiter("metrics_unread")
+    store = MemoryEventStore()
+    async with Engine.open(store, workflows=[waiting], namespace=namespace) as engine:
+        await engine.start(waiting, id="bad")
+    stream = workflow_stream(Namespace(namespace), WorkflowId("bad"))
+    (last,) = [event async for event in store.read(stream)]
+    unknown = NewEvent(UUID(int=1), "FromTheFuture", b"{}", last.metadata)
+    await store.append(stream, [unknown], expected=0)
+    async with Engine.open(store, workflows=[waiting], namespace=namespace) as engine:
+        with pytest.raises(UnknownEventTypeError):
+            await engine.handle("bad").signal(go, "x")
+        assert measured.values(
+            "aion.runs.stuck", workflow_type="(unread)", namespace=namespace
+        ) == {None: 1}
 
 
 async def test_activities_wait_and_run_by_queue(measured: RecordedMetrics, namespace: str) -> None:

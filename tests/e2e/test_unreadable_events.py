@@ -1,11 +1,13 @@
 """An event that this program cannot read: its run waits and is shown, and nothing else stands still for it."""
 
+import asyncio
 import uuid
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from aion_es import Context, Engine, EngineOptions, Signal, workflow
+from aion_es import Client, Context, Engine, EngineOptions, Signal, workflow
 from aion_es.aggregates import Workflow
 from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.engine.supervision import UNREAD, RestartPolicy, RunNode
@@ -88,6 +90,78 @@ async def test_a_run_that_cannot_be_read_is_restarted_parked_and_shown_and_its_s
         assert "FromTheFuture" in shown.last_error
         await good.signal(go)
         assert await good.result(timeout=SOON) == "went"
+
+
+async def test_who_waits_for_a_run_that_cannot_be_read_is_told_so_and_so_is_who_asks_later(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        bad = await engine.start(waits, id="bad")
+        waiting = [asyncio.ensure_future(engine.handle("bad").result()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await spoil(open_engine.store, "bad")
+        with pytest.raises(UnknownEventTypeError):
+            await bad.signal(go)
+        told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        told += await asyncio.gather(
+            bad.result(timeout=SOON), bad.describe(), return_exceptions=True
+        )
+        assert [str(error) for error in told] == [
+            "aion_workflow-bad@1: unknown event type 'FromTheFuture'"
+        ] * 4
+        assert {type(error) for error in told} == {UnknownEventTypeError}
+
+
+async def test_a_run_that_cannot_be_read_is_listed_with_the_reason(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        bad = await engine.start(waits, id="bad")
+        await engine.start(waits, id="good")
+        await engine.projections.wait_until_caught_up()
+        await spoil(open_engine.store, "bad")
+        with pytest.raises(UnknownEventTypeError):
+            await bad.signal(go)
+
+        async def listed() -> bool:
+            rows = [row async for row in engine.visibility.list("")]
+            return {row.workflow_id: row.stuck_reason for row in rows} == {
+                "bad": "aion_workflow-bad@1: unknown event type 'FromTheFuture'",
+                "good": None,
+            }
+
+        await until(listed)
+
+
+async def test_who_waits_for_an_end_that_cannot_be_read_is_told_so(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    """Recorded by another engine, which goes on with what it knows: nothing wakes the run here."""
+    async with open_engine([waits], clock=clock, options=ONCE) as engine:
+        await engine.start(waits, id="bad")
+        waiting = asyncio.ensure_future(engine.handle("bad").result(timeout=SOON))
+        await asyncio.sleep(0)
+        await spoil(open_engine.store, "bad", "WorkflowFailed")
+        with pytest.raises(EventDecodeError, match="aion_workflow-bad@1: cannot read"):
+            await waiting
+        with pytest.raises(EventDecodeError, match="aion_workflow-bad@1: cannot read"):
+            await engine.handle("bad").result(timeout=SOON)
+
+
+@resident
+async def test_a_client_that_waits_for_an_end_which_it_cannot_read_is_told_so(
+    open_engine: EngineOpener, tmp_path: Path
+) -> None:
+    store = open_engine.store
+    async with open_engine([waits]) as engine:
+        await engine.start(waits, id="bad")
+    async with Client.open(store, read_model=f"sqlite:///{tmp_path / 'readmodel.db'}") as client:
+        before = store.called["next_batch"]
+        waiting = asyncio.ensure_future(client.handle("bad").result(timeout=SOON))
+        await until(lambda: store.called["next_batch"] > before)
+        await spoil(store, "bad", "WorkflowFailed")
+        with pytest.raises(EventDecodeError, match="aion_workflow-bad@1: cannot read"):
+            await waiting
 
 
 @resident
