@@ -328,13 +328,14 @@ class OpeningEngine:
             attributes=visibility.attributes,
         )
         follower = Follower(store, core, core.registry, prefix)
+        orphans = Orphans(read_model, runner, index, self._catalog, core.registry)
         core.on_stuck = _StuckRecorder(read_model, self._group)
+        core.is_elsewhere = orphans.is_elsewhere
         workers = Workers(read_model, SystemClock())
-        gone = await self._announced(workers, core)
+        gone = await self._announced(workers, core, orphans)
         # Read after that: recovery then covers whatever those who were gone by then have recorded.
         end = await store.end_position()
         heartbeats = core.heartbeats.rows = ActivityHeartbeats(read_model, SystemClock())
-        orphans = Orphans(read_model, runner, index, self._catalog)
         scheduling = self._scheduling = Scheduling(
             core,
             follower,
@@ -371,7 +372,7 @@ class OpeningEngine:
             scheduling.run(end),
             self._catalog.follow(),
             self._metered(core, store, follower, orphans, scheduling, recovery),
-            _stay_announced(workers, core, recovery, gone),
+            _stay_announced(workers, core, recovery, orphans, gone),
             _swept(heartbeats, recovery),
         ):
             self._background.append(self._group.create_task(job))
@@ -390,10 +391,13 @@ class OpeningEngine:
             scheduling,
         )
 
-    async def _announced(self, workers: "Workers", core: EngineCore) -> frozenset[str]:
+    async def _announced(
+        self, workers: "Workers", core: EngineCore, orphans: "Orphans"
+    ) -> frozenset[str]:
         """Be alive for the other engines until the engine is left; return those that are gone."""
-        others = await workers.announce(core.worker)
+        others = await workers.announce(core.worker, orphans.loaded)
         core.effects.activities.others = others.alive
+        await orphans.hear(others.code)
         self._stack.push_async_callback(_left, workers, core.worker)
         return others.gone
 
@@ -474,7 +478,11 @@ class OpeningEngine:
 
 
 async def _stay_announced(
-    workers: "Workers", core: EngineCore, recovery: "Recovery", known: frozenset[str]
+    workers: "Workers",
+    core: EngineCore,
+    recovery: "Recovery",
+    orphans: "Orphans",
+    known: frozenset[str],
 ) -> None:
     """Say for as long as the engine is open that it is alive, hear who else is, and take over from who is not.
 
@@ -482,6 +490,7 @@ async def _stay_announced(
         workers: Where that is said.
         core: Whose engine.
         recovery: Takes over.
+        orphans: Hears what code they have.
         known: Who is known to be gone, and is seen to already.
     """
     from aion_es.projections.workers import HEARTBEAT
@@ -490,7 +499,8 @@ async def _stay_announced(
     while True:
         await asyncio.sleep(HEARTBEAT.total_seconds())
         try:
-            others = await workers.announce(core.worker)
+            others = await workers.announce(core.worker, orphans.loaded)
+            await orphans.hear(others.code)
         except StoreError as error:
             _LOG.warning("the other engines on this read model are not known: %s", error)
             continue

@@ -39,6 +39,7 @@ from aion_es.errors import (
     InternalError,
     StoreError,
     StoreUnavailableError,
+    VersionNotLoadedError,
 )
 from aion_es.events.workflow import (
     TerminalEvent,
@@ -121,6 +122,7 @@ class EngineCore:
             limits=options.max_concurrent_runs,
         )
         self.on_stuck: Callable[[WorkflowId, RunId | None, str | None], None] | None = None
+        self.is_elsewhere: Callable[[str, str], bool] = _is_nowhere
         self._measures = is_measuring()
         self._attributes = attributes
         self._catalog = catalog
@@ -396,8 +398,10 @@ class EngineCore:
             UnknownEventTypeError, EventDecodeError, StreamDeletedError: Its stream cannot be read here, now or
                 any more: this engine will not learn how it ends.
         """
+        if completion.outcome is not None:
+            return completion.outcome
         known = self.registry.newest(workflow_id)
-        if completion.outcome is None and (known is None or known.run_id != run_id):
+        if known is None or known.run_id != run_id:
             end = await self.repository.run_end(workflow_id, run_id)
             if end.event is not None:
                 return end.event
@@ -486,7 +490,15 @@ class EngineCore:
         if known is not None:
             known.stuck = process.stuck_reason
         workflow = process.workflow
-        if self.on_stuck is not None and workflow is not None and workflow.exists:
+        is_others = isinstance(error, VersionNotLoadedError) and self.is_elsewhere(
+            error.workflow_type, error.version
+        )
+        if (
+            self.on_stuck is not None
+            and workflow is not None
+            and workflow.exists
+            and not is_others  # what the rows say holds for all engines
+        ):
             self.on_stuck(process.workflow_id, workflow.state.run_id, process.stuck_reason)
         if error is None:
             self.supervision.recovered(process.workflow_id)
@@ -540,6 +552,11 @@ class EngineCore:
             process.refuse_all(
                 StoreUnavailableError("no answer until the engine was left", outcome_unknown=True)
             )
+
+
+def _is_nowhere(_workflow_type: str, _version: str) -> bool:
+    """Stand for what is known of other engines' code where there are none."""
+    return False
 
 
 def _taken(

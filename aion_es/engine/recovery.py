@@ -29,6 +29,9 @@ _LOG: Final = logging.getLogger("aion_es.recovery")
 HORIZON: Final = timedelta(minutes=10)
 """How far ahead timers are held in memory."""
 _PAGE: Final = 1_000
+_TRIED: Final = 1_000
+"""So many runs are tried at most because another engine has said that they cannot go on. A deploy may have
+left a hundred thousand asleep: the others say so when something comes for them."""
 
 
 class Recovery:
@@ -67,10 +70,10 @@ class Recovery:
 
     async def _take_up(self, end: Position) -> None:
         await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
-        served, alone = self._core.served_queues, self._is_alone
-        if alone:
+        served = self._core.served_queues
+        if not self._core.effects.activities.others:
             await self._orphans.forget_reports()
-        await self._orphans.report(end, alone=alone, served=served)
+        await self._orphans.report(end, served=served)
         supervision = self._core.supervision
         supervision.supply(await self._index.runs_under_way(supervision.limited_types))
         await self._take_up_rows(served)
@@ -87,22 +90,21 @@ class Recovery:
         end = await self._store.end_position()
         await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
         served = self._core.served_queues
-        await self._orphans.report(end, alone=self._is_alone, served=served)
+        await self._orphans.report(end, served=served)
         await self._take_up_rows(served)
-
-    @property
-    def _is_alone(self) -> bool:
-        """Whether no other engine is seen alive on the read model."""
-        return not self._core.effects.activities.others
 
     async def _take_up_rows(self, served: Collection[str] | None) -> None:
         """Take up what the rows say is due, owed or unseen."""
         with_activities = await self._index.runs_with_activities(served)
+        # Before they are woken: those that cannot go on here either say so anew.
+        doubted = await self._orphans.doubted(served)
         unseen = [workflow_id for workflow_id, _ in await self._index.unseen_runs(served)]
         await self._arm_until(self._core.effects.horizon or self._clock.now())
         await self._core.wake_all(with_activities, reclaim=True)
         known = set(with_activities)
         await self._core.wake_all((i for i in unseen if i not in known), reclaim=True)
+        known.update(unseen)
+        await self._core.wake_all([i for i in doubted[:_TRIED] if i not in known], reclaim=True)
         await self._run_errands()
 
     async def _run_errands(self) -> None:

@@ -42,6 +42,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         " activity_id INTEGER NOT NULL, attempt INTEGER NOT NULL, details TEXT NOT NULL,"
         " seen_at BIGINT NOT NULL, PRIMARY KEY (workflow_id, run_id, activity_id))",
     ),
+    (
+        "CREATE TABLE worker_code (worker TEXT NOT NULL, workflow_type TEXT NOT NULL,"
+        " package_version TEXT NOT NULL, PRIMARY KEY (worker, workflow_type, package_version))",
+    ),
 )
 """Statements that lead from version n to n + 1, on both databases. Released ones are never edited."""
 
@@ -58,6 +62,7 @@ TABLES: Final = frozenset(
         "workers",
         "registered_attributes",
         "activity_heartbeats",
+        "worker_code",
     }
 )
 """What the migrations make."""

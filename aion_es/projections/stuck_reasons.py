@@ -1,11 +1,57 @@
 """What the visibility rows say of runs that cannot go on: the engines' reports, for many runs at once."""
 
-from sqlalchemy import Connection, update
+from collections.abc import Callable, Collection
+from typing import Final, NamedTuple
 
+from sqlalchemy import Connection, select, update
+
+from aion_es.ids import WorkflowId
 from aion_es.projections.read_model import ReadModel
 from aion_es.projections.visibility_tables import EXECUTIONS
 
-_IS_OPEN = EXECUTIONS.c.close_time.is_(None)
+_IS_OPEN: Final = EXECUTIONS.c.close_time.is_(None)
+_CHUNK: Final = 500
+
+
+class StuckRun(NamedTuple):
+    """An open run of which somebody has said that it cannot go on."""
+
+    run_key: int
+    workflow_id: WorkflowId
+    workflow_type: str
+    version: str
+    task_queue: str
+
+
+async def doubt_stuck(
+    read_model: ReadModel, is_doubtful: Callable[[StuckRun], bool]
+) -> list[WorkflowId]:
+    """Forget what was reported of some of the stuck runs, and return whose they are, oldest first.
+
+    Args:
+        read_model: Where the rows are.
+        is_doubtful: Chooses them.
+
+    Raises:
+        StoreError: The read model cannot be written; nothing changed.
+    """
+    c = EXECUTIONS.c
+    query = (
+        select(c.run_key, c.workflow_id, c.workflow_type, c.package_version, c.task_queue)
+        .where(c.stuck_reason.is_not(None), _IS_OPEN)
+        .order_by(c.run_key)
+    )
+
+    def change(connection: Connection) -> list[WorkflowId]:
+        found = [StuckRun(*row) for row in connection.execute(query)]
+        doubtful = [run for run in found if is_doubtful(run)]
+        keys = [run.run_key for run in doubtful]
+        for at in range(0, len(keys), _CHUNK):
+            chosen = c.run_key.in_(keys[at : at + _CHUNK])
+            connection.execute(update(EXECUTIONS).where(chosen).values(stuck_reason=None))
+        return [run.workflow_id for run in doubtful]
+
+    return await read_model.write(change)
 
 
 async def clear_stuck(read_model: ReadModel) -> None:
@@ -23,9 +69,9 @@ async def clear_stuck(read_model: ReadModel) -> None:
 
 
 async def set_orphaned(
-    read_model: ReadModel, workflow_type: str, version: str, reason: str | None
+    read_model: ReadModel, workflow_type: str, version: str, reason: str
 ) -> None:
-    """Show of every open run of a version why it cannot go on, or with `None` that its code is there again.
+    """Show of every open run of a version why it cannot go on.
 
     Raises:
         StoreError: The read model cannot be written; nothing changed.
@@ -38,6 +84,27 @@ async def set_orphaned(
             _IS_OPEN,
         )
         .values(stuck_reason=reason)
+    )
+    await read_model.write(lambda connection: _run(connection, statement))
+
+
+async def take_back(
+    read_model: ReadModel, workflow_type: str, version: str, reasons: Collection[str]
+) -> None:
+    """Forget these reasons, and no others, of the open runs of a version: somebody else has their code.
+
+    Raises:
+        StoreError: The read model cannot be written; nothing changed.
+    """
+    statement = (
+        update(EXECUTIONS)
+        .where(
+            EXECUTIONS.c.workflow_type == workflow_type,
+            EXECUTIONS.c.package_version == version,
+            EXECUTIONS.c.stuck_reason.in_(reasons),
+            _IS_OPEN,
+        )
+        .values(stuck_reason=None)
     )
     await read_model.write(lambda connection: _run(connection, statement))
 

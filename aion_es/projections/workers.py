@@ -1,11 +1,14 @@
-"""Which engines are alive: a row with a heartbeat for each, so that nobody takes up what another is still doing.
+"""Which engines are alive, and what code they have: a row with a heartbeat for each, and one for each version.
+
+So nobody takes up what another is still doing, or says of a run that nobody can run it if another can.
 
 Operational state, not a fold of events. It spares work; what is right is decided by the aggregates alone.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -33,12 +36,25 @@ _FORGOTTEN: Final = timedelta(minutes=1)
 """So long the row of one that is gone is kept: each of the others must have looked at it by then."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
+Code: TypeAlias = tuple[str, str]
+"""A workflow type, and a version of it."""
+
+_METADATA: Final = MetaData()
+
 WORKERS: Final = Table(
     "workers",
-    MetaData(),
+    _METADATA,
     Column("worker", Text, primary_key=True),
     Column("process", Text, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
+)
+
+CODE: Final = Table(
+    "worker_code",
+    _METADATA,
+    Column("worker", Text, primary_key=True),
+    Column("workflow_type", Text, primary_key=True),
+    Column("package_version", Text, primary_key=True),
 )
 
 
@@ -49,10 +65,12 @@ class Others:
     Attributes:
         alive: Who has been heard of lately.
         gone: Who is not alive any more, and was within the last minute or so.
+        code: What those that are alive have loaded.
     """
 
     alive: frozenset[str]
     gone: frozenset[str]
+    code: frozenset[Code] = frozenset()
 
 
 class Workers:
@@ -63,15 +81,17 @@ class Workers:
         self._read_model = read_model
         self._clock = clock
         self._process = this_process()
+        self._said: dict[str, frozenset[Code]] = {}
 
-    async def announce(self, worker: str) -> Others:
-        """Say that `worker` is alive, and return how the others stand.
+    async def announce(self, worker: str, code: Collection[Code] = ()) -> Others:
+        """Say that `worker` is alive and has `code`, and return how the others stand.
 
         Raises:
             StoreError: The read model does not answer.
         """
         now = to_micros(self._clock.now())
         expired, forgotten = now - EXPIRY // _MICROSECOND, now - _FORGOTTEN // _MICROSECOND
+        has = frozenset(code)
 
         def change(connection: Connection) -> Others:
             rows = [row for row in connection.execute(select(WORKERS)).all() if row[0] != worker]
@@ -81,9 +101,17 @@ class Workers:
             connection.execute(delete(WORKERS).where(WORKERS.c.worker.in_([worker, *old])))
             row = {"worker": worker, "process": self._process, "seen_at": now}
             connection.execute(insert(WORKERS).values(row))
-            return Others(frozenset(seen_at) - gone, frozenset(gone))
+            changed = [worker] if self._said.get(worker) != has else []
+            if changed or old:
+                connection.execute(delete(CODE).where(CODE.c.worker.in_([*changed, *old])))
+            if changed and has:
+                connection.execute(insert(CODE), [_code_row(worker, one) for one in has])
+            alive = frozenset(seen_at) - gone
+            return Others(alive, frozenset(gone), _code_of(connection, alive))
 
-        return await self._read_model.write(change)
+        others = await self._read_model.write(change)
+        self._said[worker] = has
+        return others
 
     async def leave(self, worker: str) -> None:
         """Say that `worker` is gone; what it left is anybody's, and the others hear of it when they announce themselves.
@@ -94,3 +122,15 @@ class Workers:
         expired = to_micros(self._clock.now() - EXPIRY) - 1
         change = update(WORKERS).where(WORKERS.c.worker == worker).values(seen_at=expired)
         await self._read_model.write(lambda connection: connection.execute(change))
+
+
+def _code_row(worker: str, code: Code) -> dict[str, str]:
+    return {"worker": worker, "workflow_type": code[0], "package_version": code[1]}
+
+
+def _code_of(connection: Connection, workers: Collection[str]) -> frozenset[Code]:
+    if not workers:
+        return frozenset()
+    columns = (CODE.c.workflow_type, CODE.c.package_version)
+    rows = connection.execute(select(*columns).where(CODE.c.worker.in_(workers)).distinct())
+    return frozenset((row[0], row[1]) for row in rows)

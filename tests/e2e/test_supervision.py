@@ -313,6 +313,132 @@ async def test_runs_of_a_living_engine_show_as_stuck_only_once_that_is_gone(
         assert await reasons(here) == dict.fromkeys(("w", "other"), str(here.orphaned[0]))
 
 
+async def test_what_an_engine_reported_goes_when_that_is_gone_and_another_goes_on(
+    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    async with AsyncExitStack() as stack:
+        async with open_engine([code.after()], [note], clock=clock) as there:
+            await there.projections.wait_until_caught_up()
+            with pytest.raises(QueryNotFoundError):
+                await there.handle("w").query(where)
+
+            async def shown() -> bool:
+                return (await reasons(there))["w"] is not None
+
+            await until(shown)
+            here = await stack.enter_async_context(open_engine([sibling], clock=clock))
+            await here.wait_recovered(SOON)
+            here.catalog.register_workflow(code.before())
+            assert await shown()
+
+        async def forgotten() -> bool:
+            return await reasons(here) == {"w": None, "other": None}
+
+        await until(forgotten)
+        assert await here.handle("w").query(where) == "before"
+
+
+async def test_what_an_engine_reported_is_said_again_where_the_next_cannot_go_on_either(
+    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    async with AsyncExitStack() as stack:
+        async with open_engine([code.after()], [note], clock=clock) as there:
+            await there.projections.wait_until_caught_up()
+            with pytest.raises(QueryNotFoundError):
+                await there.handle("w").query(where)
+            await until(lambda: node(there, "w").last_error is not None)
+
+            async def shown() -> bool:
+                return (await reasons(there))["w"] is not None
+
+            await until(shown)
+            here = await stack.enter_async_context(open_engine([code.after()], [note], clock=clock))
+            await here.wait_recovered(SOON)  # tried, for its code is here
+            reason = node(here, "w").last_error
+            assert reason is not None
+            assert "activity 0 'note'" in reason
+            await until(shown)
+        await until(lambda: not here._core.effects.activities.others)
+        assert await reasons(here) == {"w": reason, "other": None}
+
+
+async def test_a_run_that_another_engine_can_run_does_not_show_as_stuck(
+    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while one engine after the other is deployed: the new one has met a run of the old version."""
+    monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    async with (
+        open_engine([code.before()], clock=clock) as old,
+        open_engine([sibling], clock=clock) as new,
+    ):
+        await new.wait_recovered(SOON)
+        handle = new.handle("w")
+        await handle.signal(go)
+        assert (await handle.describe()).stuck_reason is not None  # so it says itself
+        assert await reasons(new) == {"w": None, "other": None}
+        await old.projections.wait_until_caught_up()
+        clock.advance(timedelta(days=300))
+        assert await handle.result(timeout=SOON) == "done"
+
+
+async def test_orphans_show_as_stuck_until_another_engine_opens_that_has_their_code(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    async with open_engine([sibling], clock=clock) as without:
+        await without.wait_recovered(SOON)
+        assert None not in (await reasons(without)).values()
+        async with open_engine([code.before()], clock=clock) as having:
+            await having.wait_recovered(SOON)
+            assert await reasons(having) == {"w": None, "other": None}
+
+
+async def test_orphans_show_as_stuck_until_another_engine_gets_their_code(
+    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken back is what each has said itself: they say it in other words."""
+    monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
+
+    @workflow(name="edited", version="2")
+    async def newer(ctx: Context) -> None: ...
+
+    code = Edited()
+    await stuck(open_engine, clock, code)
+    async with open_engine([sibling], clock=clock) as getting:
+        await getting.wait_recovered(SOON)
+        async with open_engine([newer], clock=clock) as without:
+            await without.wait_recovered(SOON)
+            said = str(without.orphaned[0])
+            assert said != str(getting.orphaned[0])
+            assert await reasons(without) == {"w": said, "other": said}
+            getting.catalog.register_workflow(code.before())
+
+            async def forgotten() -> bool:
+                return await reasons(getting) == {"w": None, "other": None}
+
+            await until(forgotten)
+
+
+async def test_orphans_show_as_stuck_also_while_another_engine_lacks_their_code(
+    open_engine: EngineOpener, clock: ManualClock
+) -> None:
+    code = Edited()
+    async with open_engine([sibling], clock=clock):
+        await stuck(open_engine, clock, code)
+        async with open_engine([sibling], clock=clock) as here:
+            await here.wait_recovered(SOON)
+            assert await reasons(here) == dict.fromkeys(("w", "other"), str(here.orphaned[0]))
+
+
 async def test_runs_that_came_after_the_opening_are_reported_when_their_engine_is_gone(
     open_engine: EngineOpener,
     clock: ManualClock,

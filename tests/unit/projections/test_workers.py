@@ -104,3 +104,21 @@ async def test_who_was_gone_and_announces_itself_is_alive_again(workers: Workers
     await workers.leave("b")
     await workers.announce("b")
     assert await workers.announce("a") == alive("b")
+
+
+async def test_what_the_living_have_loaded_is_known_and_what_changes(
+    workers: Workers, clock: ManualClock
+) -> None:
+    await workers.announce("b", [("order", "1"), ("order", "2")])
+    await workers.announce("c", [("order", "2"), ("cart", "1")])
+    assert (await workers.announce("a", [("own", "1")])).code == {
+        ("cart", "1"),
+        ("order", "1"),
+        ("order", "2"),
+    }
+    await workers.announce("b", [("order", "3")])
+    await workers.leave("c")
+    assert (await workers.announce("a", [("own", "1")])).code == {("order", "3")}
+    clock.advance(timedelta(minutes=2))
+    assert (await workers.announce("a", [("own", "1")])).code == frozenset()
+    assert (await workers.announce("b")).code == {("own", "1")}
