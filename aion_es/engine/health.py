@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from aion_es.engine.supervision import Supervision
 from aion_es.errors import StoreError
+from aion_es.projections.pending_work import PendingWorkProjection
 from aion_es.projections.runner import ProjectionRunner
 from aion_es.projections.status import ProjectionStatus
 from aion_es.store.port import EventStore
@@ -39,6 +40,16 @@ class EngineHealth:
     def is_ready(self) -> bool:
         """Whether commands will be recorded and work is being done."""
         return self.store_error is None and self.read_model_error is None and self.is_recovered
+
+    @property
+    def recovery_error(self) -> str | None:
+        """Why what earlier engines left behind is not taken up as a whole: the rows of it stand still.
+
+        What is recorded after the event that they stand at is not recovered, nor taken over from engines that
+        die, before somebody passes over it with `engine.projections.skip`. `None` if nothing stands in the way.
+        """
+        name = PendingWorkProjection.name
+        return next((status.error for status in self.projections if status.name == name), None)
 
     @property
     def lag(self) -> int | None:

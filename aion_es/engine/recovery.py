@@ -16,7 +16,7 @@ from aion_es.clock import SleepingClock
 from aion_es.engine.core import EngineCore
 from aion_es.engine.orphans import Orphans
 from aion_es.engine.patience import UNREADABLE, persistently
-from aion_es.errors import DomainError
+from aion_es.errors import DomainError, ProjectionLagError
 from aion_es.events.values import WorkflowRef
 from aion_es.ids import WorkflowId
 from aion_es.projections.pending_index import PendingTimer, PendingWorkIndex
@@ -28,6 +28,8 @@ _LOG: Final = logging.getLogger("aion_es.recovery")
 
 HORIZON: Final = timedelta(minutes=10)
 """How far ahead timers are held in memory."""
+_LOOK_AFTER: Final = timedelta(seconds=2)
+"""How long the rows may be behind before it is looked whether they stand still."""
 _PAGE: Final = 1_000
 _TRIED: Final = 1_000
 """So many runs are tried at most because another engine has said that they cannot go on. A deploy may have
@@ -60,17 +62,25 @@ class Recovery:
         core.effects.horizon = clock.now() + HORIZON
 
     async def run(self, end: Position) -> None:
-        """Recover what was stored up to `end`, then keep the timer service supplied, for ever."""
-        await persistently(lambda: self._take_up(end), log=_LOG, what="recovery")
-        self.done.set()
+        """Recover what was stored up to `end`, and keep the timer service supplied, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_supplied())
+            await persistently(lambda: self._take_up(end), log=_LOG, what="recovery")
+            self.done.set()
+
+    async def _keep_supplied(self) -> None:
+        next_at = self._clock.now() + HORIZON / 2
         while True:
-            horizon = self._core.effects.horizon or self._clock.now()
-            await self._clock.sleep_until(horizon - HORIZON / 2)
+            await self._clock.sleep_until(next_at)
+            next_at = self._clock.now() + HORIZON / 2
             await persistently(self._move_horizon, log=_LOG, what="recovery")
 
     async def _take_up(self, end: Position) -> None:
-        await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
         served = self._core.served_queues
+        if not await self._is_caught_up(end):
+            # What they say may be over by now; whoever is woken reads what is true.
+            await self._take_up_rows(served)
+            await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
         if not self._core.effects.activities.others:
             await self._orphans.forget_reports()
         await self._orphans.report(end, served=served)
@@ -88,7 +98,7 @@ class Recovery:
 
     async def _take_up_now(self) -> None:
         end = await self._store.end_position()
-        await self._runner.wait_until(end, projection=PendingWorkProjection.name, timeout=None)
+        await self._is_caught_up(end)
         served = self._core.served_queues
         await self._orphans.report(end, served=served)
         await self._take_up_rows(served)
@@ -130,12 +140,35 @@ class Recovery:
                     await relatives.settle_children(parent, [c.child_workflow_id for c in children])
 
     async def _move_horizon(self) -> None:
-        """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between."""
-        horizon = self._core.effects.horizon = self._clock.now() + HORIZON
-        await self._runner.wait_until(
-            await self._store.end_position(), projection=PendingWorkProjection.name, timeout=None
-        )
+        """Move the horizon, then bring in what lies before it; in that order, so that no timer falls between.
+
+        Where the rows stand still they will not bring in what is recorded now, so all of that is held.
+        """
+        horizon = self._clock.now() + HORIZON
+        if self._core.effects.horizon is not None:
+            self._core.effects.horizon = horizon
+        is_caught_up = await self._is_caught_up(await self._store.end_position())
+        self._core.effects.horizon = horizon if is_caught_up else None
         await self._arm_until(horizon)
+
+    async def _is_caught_up(self, position: Position) -> bool:
+        """Wait until the rows have got so far; return False, and log it, if they stand still before."""
+        name = PendingWorkProjection.name
+        while True:
+            try:
+                await self._runner.wait_until(position, projection=name, timeout=_LOOK_AFTER)
+            except ProjectionLagError as lag:
+                if lag.__cause__ is None:
+                    continue  # there is much to fold
+                _LOG.error(
+                    "what earlier engines left behind is taken up only as far as the projection %s has come,"
+                    " which stands still: %s; engine.projections.skip passes over what it cannot handle",
+                    name,
+                    lag.__cause__,
+                )
+                return False
+            else:
+                return True
 
     async def _arm_until(self, horizon: datetime) -> None:
         last: PendingTimer | None = None

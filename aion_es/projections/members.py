@@ -196,18 +196,20 @@ class Handler:
         return await self.handle(member, [], position)
 
     async def _failed(self, member: Member, error: Raised, event: RecordedEvent | None) -> None:
+        is_news = member.failure != failure_of(error, event)
         member.error, member.failed_event = error, event
         member.failures += 1
         member.caught_up = False
         PROJECTION_FAILURES.add(1, self._of(member))
         projection = member.projection
-        _log.error(
-            "projection %s stands still at %s, on %s",
-            projection.name,
-            member.position,
-            "the read model" if event is None else _named(event),
-            exc_info=error,
-        )
+        if is_news:  # it is tried again and again
+            _log.error(
+                "projection %s stands still at %s, on %s",
+                projection.name,
+                member.position,
+                "the read model" if event is None else _named(event),
+                exc_info=error,
+            )
         note = partial(
             record_failure,
             projection=projection.name,

@@ -266,6 +266,13 @@ async def test_a_run_of_which_nothing_could_be_read_shows_as_stuck_under_no_type
             "aion.runs.stuck", workflow_type="(unread)", namespace=namespace
         ) == {None: 1}
 
+        def standing() -> tuple[Any, Any]:
+            ready = measured.values("aion.engine.ready", namespace=namespace)
+            stopped = [point.value for _, point in measured.points("aion.projection.stopped")]
+            return ready.get(None), sum(stopped)
+
+        await becomes(standing, (0, 1))
+
 
 async def test_activities_wait_and_run_by_queue(measured: RecordedMetrics, namespace: str) -> None:
     release = asyncio.Event()

@@ -31,6 +31,12 @@ async def waits(ctx: Context) -> str:
 
 
 @workflow
+async def sleeps(ctx: Context) -> str:
+    await ctx.sleep(timedelta(hours=3))
+    return "rested"
+
+
+@workflow
 async def answers(ctx: Context) -> str:
     return "answered"
 
@@ -271,6 +277,63 @@ async def test_recovery_ends_where_an_errand_meets_a_stream_that_cannot_be_read(
 
 async def _stand_still(engine: Engine) -> bool:
     return sum(s.failed_position is not None for s in await engine.projections.status()) == 1
+
+
+async def test_rows_that_stand_still_are_said_to_hold_up_recovery_until_the_event_is_skipped(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("aion_es.engine.recovery._LOOK_AFTER", timedelta(milliseconds=20))
+    async with open_engine([waits]) as engine:
+        await engine.start(waits, id="bad")
+    await spoil(open_engine.store, "bad")
+    caplog.clear()
+    async with open_engine([waits]) as engine:
+        await until(lambda: "engine.projections.skip" in caplog.text)
+        health = await engine.health()
+        assert (health.is_recovered, health.is_ready) == (False, False)
+        reason = "UnknownEventTypeError: aion_workflow-bad@1: unknown event type 'FromTheFuture'"
+        assert health.recovery_error == reason
+        projection = next(s for s in health.projections if s.error is not None)
+        assert projection.failed_position is not None
+        member = engine.projections._members["pending_work"]
+        before = member.failures
+        await until(lambda: member.failures > before)  # tried again, and said once
+        said = [r.name for r in caplog.records if "stands still" in r.getMessage()]
+        assert sorted(said) == ["aion_es.projections", "aion_es.recovery"]
+        await engine.projections.skip("pending_work", projection.failed_position)
+        await engine.wait_recovered(SOON)
+        health = await engine.health()
+        assert (health.is_ready, health.recovery_error) == (True, None)
+
+
+async def test_what_is_recorded_before_an_event_that_cannot_be_read_is_taken_up_all_the_same(
+    open_engine: EngineOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aion_es.engine.recovery._LOOK_AFTER", timedelta(milliseconds=20))
+    async with open_engine([waits]) as engine:
+        for workflow_id in ("bad", "good"):
+            await engine.start(waits, id=workflow_id)
+    await signal_from_outside(open_engine.store, "good")
+    await spoil(open_engine.store, "bad")
+    async with open_engine([waits]) as engine:
+        assert await engine.handle("good").result(timeout=SOON) == "went"
+        assert not (await engine.health()).is_recovered
+
+
+async def test_timers_fire_while_the_rows_that_would_bring_them_in_stand_still(
+    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aion_es.engine.recovery._LOOK_AFTER", timedelta(milliseconds=20))
+    async with open_engine([waits, sleeps], clock=clock) as engine:
+        await engine.start(waits, id="bad")
+        await engine.wait_recovered(SOON)
+        await spoil(open_engine.store, "bad")
+        await until(lambda: _stand_still(engine))
+        clock.advance(timedelta(minutes=6))
+        await until(lambda: engine._core.effects.horizon is None)
+        handle = await engine.start(sleeps, id="sleeper")
+        clock.advance(timedelta(hours=3))
+        assert await handle.result(timeout=SOON) == "rested"
 
 
 @pytest.mark.parametrize("kind", ["WorkflowCompleted", "WorkflowContinuedAsNew"])
