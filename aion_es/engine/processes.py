@@ -1,22 +1,26 @@
 """Process workers: activities in processes of their own, with a line to each for heartbeats and cancellation.
 
-None of them is a fork of the engine, and none outlives it. Every process has a pipe of its own: a process that is killed while it speaks then garbles nobody else's
-words and holds no lock that others need.
+None of them is a fork of the engine, and none outlives it. Every process has a pipe of its own: a process that is
+killed while it speaks then garbles nobody else's words and holds no lock that others need.
+
+A terminal sends Ctrl-C to a program and all its processes at once, and so do some service managers with SIGTERM.
+The engine's own process answers by draining; these go on meanwhile, and end with it.
 """
 
 import asyncio
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from types import FrameType
 from typing import Any, Final, TypeAlias
 
 from aion_es.authoring.activities import RUNNING, ActivityInfo, RunningActivity
@@ -28,6 +32,9 @@ from aion_es.telemetry import following, traceparent
 
 BEAT_INTERVAL: Final = 0.05
 """Seconds; heartbeats within so short a time after one that was passed on are not."""
+
+_DRAINING: Final = (signal.SIGINT, signal.SIGTERM)
+"""At these the engine drains, in its own process."""
 
 _Line: TypeAlias = "Connection[Any, Any]"
 
@@ -92,7 +99,9 @@ class _Pool:
     """One pool, its lines, and the thread that listens to them."""
 
     def __init__(self, max_workers: int, max_details_bytes: int) -> None:
-        context = _context()
+        # Not by a fork, which copies the locks that the engine's threads hold at that moment, and nobody in the copy
+        # ever releases them; nor by a fork server, which a signal to the whole group ends, and the pool with it.
+        context = multiprocessing.get_context("spawn")
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, Pulse] = {}
         self._lines_of: dict[int, _Line] = {}
@@ -120,9 +129,18 @@ class _Pool:
         number = self._numbers
         self._calls[number] = pulse
         try:
-            outcome = await self._loop.run_in_executor(
-                self._pool, _call, function, arguments, pulse.info, policy, number, traceparent()
-            )
+            with _held_signals():  # it may begin a process
+                answer = self._loop.run_in_executor(
+                    self._pool,
+                    _call,
+                    function,
+                    arguments,
+                    pulse.info,
+                    policy,
+                    number,
+                    traceparent(),
+                )
+            outcome = await answer
         finally:
             del self._calls[number]
             self._lines_of.pop(number, None)
@@ -173,14 +191,14 @@ class _Pool:
         pulse.beat(details)
 
 
-def _context() -> BaseContext:
-    """Return the program's own way to start a process, unless it is to fork.
-
-    An engine has threads. A fork copies the locks that they hold at that moment, and nobody in the copy will ever
-    release them; Python warns of it from 3.12 on, and from 3.14 on does not fork by default.
-    """
-    method = multiprocessing.get_start_method()
-    return multiprocessing.get_context("forkserver" if method == "fork" else method)
+@contextmanager
+def _held_signals() -> Generator[None]:
+    """Hold signals back from processes that are begun here, until `_begin_worker` has handlers for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DRAINING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _send(line: _Line, message: object) -> None:
@@ -245,23 +263,28 @@ class _CalledHere(RunningActivity):
 
 def _begin_worker(lines: Sequence[_Line], taken: Any, max_details_bytes: int) -> None:
     """Take one of the lines; runs once in each new process."""
+    for number in _DRAINING:
+        # A handler, not SIG_IGN, which programs that an activity begins would inherit.
+        signal.signal(number, _go_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DRAINING)
+    threading.Thread(target=_end_with_engine, name="aion-process-end", daemon=True).start()
     with taken.get_lock():
         index = taken.value
         taken.value += 1
     _Worker.line = lines[index]
     _Worker.max_details_bytes = max_details_bytes
+
+
+def _go_on(_number: int, _frame: FrameType | None) -> None:
+    """Leave it to the engine what becomes of the activity."""
+
+
+def _end_with_engine() -> None:
+    """End this process when the engine's has ended: its attempt is lost, and is made again elsewhere."""
     engine = multiprocessing.parent_process()
-    assert engine is not None  # noqa: S101 - this is a process that another one started
-    threading.Thread(
-        target=_end_with, args=(engine.sentinel,), name="aion-engine-watch", daemon=True
-    ).start()
-
-
-def _end_with(engine: int) -> None:
-    """End this process when the engine's is gone; it would wait for work from it for ever."""
-    connection.wait([engine])
-    # As the engine was killed: what runs here has nobody to tell, and its next attempt may be running already.
-    os._exit(1)
+    if engine is not None:
+        engine.join()
+        os._exit(1)
 
 
 def _call(

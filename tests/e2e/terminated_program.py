@@ -1,13 +1,18 @@
 """The program of `test_termination`: runs one workflow until a signal ends it, and says what it gets to do."""
 
 import asyncio
+import multiprocessing
 import signal
 import sys
+import time
 from datetime import timedelta
+from multiprocessing import forkserver
 
 from aion_es import Context, Engine, EngineOptions, activity, workflow
 from aion_es.store.memory import MemoryEventStore
 from aion_es.store.port import Position
+
+START_METHODS = ("fork", "forkserver", "spawn")
 
 
 @activity
@@ -28,6 +33,20 @@ async def slower() -> str:
     return "ended"
 
 
+@activity(executor="process")
+def slow_elsewhere() -> str:
+    """Do the same in a process of the pool."""
+    print("begun", flush=True)
+    time.sleep(float(sys.argv[3]))
+    print("ended", flush=True)
+    return "ended"
+
+
+@workflow
+async def waits_for_a_process(ctx: Context) -> str:
+    return await ctx.run(slow_elsewhere)
+
+
 @workflow
 async def waits_for_longer(ctx: Context) -> str:
     return await ctx.run(slower)
@@ -42,12 +61,13 @@ async def main() -> None:
     options = EngineOptions(
         handle_signals=sys.argv[2] != "off", shutdown_grace=timedelta(seconds=30)
     )
+    code = waits_for_a_process if sys.argv[2] in START_METHODS else waits
     try:
         async with Engine.open(
-            sys.argv[1], workflows=[waits], activities=[slow], options=options
+            sys.argv[1], workflows=[code], activities=[slow, slow_elsewhere], options=options
         ) as engine:
             try:  # the activity may have begun before its start is answered
-                await engine.start(waits, id="w")
+                await engine.start(code, id="w")
                 await asyncio.Event().wait()
             finally:
                 print("leaving", flush=True)
@@ -91,6 +111,10 @@ async def opens() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2] in START_METHODS:
+        multiprocessing.set_start_method(sys.argv[2])
+    if sys.argv[2] == "forkserver":
+        forkserver.ensure_running()  # as a program has that begins processes of its own
     if sys.argv[2] == "own":
         signal.signal(signal.SIGTERM, lambda *_: print("own handler", flush=True))
     asyncio.run({"two engines": two_engines, "opening": opens}.get(sys.argv[2], main)())

@@ -1,19 +1,20 @@
 """A program that is told to end leaves its engine as if its block had ended: it drains, and loses nothing."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from aion_es import Engine
 from aion_es.engine.termination import Termination
-from tests.e2e.scenario import kinds
+from tests.e2e.scenario import kinds, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,13 +29,15 @@ def program(folder: Path, handler: str, seconds: float) -> Iterator[subprocess.P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -88,6 +91,47 @@ async def test_ctrl_c_drains_and_ends_as_programs_do_after_it(tmp_path: Path) ->
     assert (output, process.returncode) == ("leaving\nended\nleft\n", -signal.SIGINT)
     assert errors.endswith("KeyboardInterrupt\n")
     assert await recorded(tmp_path) == COMPLETED
+
+
+def is_anybody_left(group: int) -> bool:
+    """Whether any process of the group is there, its first one or those that it began."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+ways_to_begin_processes = pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+
+
+@ways_to_begin_processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "ctrl-c"])
+async def test_a_signal_to_the_whole_group_lets_processes_of_the_pool_end_their_activities(
+    tmp_path: Path, number: signal.Signals, method: str
+) -> None:
+    """As a terminal sends Ctrl-C, and a service manager SIGTERM: to everybody at once."""
+    with program(tmp_path, method, 0.5) as process:
+        os.killpg(process.pid, number)
+        output, errors = process.communicate(timeout=30)
+        await until(lambda: not is_anybody_left(process.pid))
+    assert output == "leaving\nended\nleft\n"
+    if number == signal.SIGTERM:
+        assert (errors, process.returncode) == ("", 143)
+    else:
+        assert (errors.count("\nKeyboardInterrupt"), process.returncode) == (1, -signal.SIGINT)
+        assert errors.endswith("KeyboardInterrupt\n")
+    assert await recorded(tmp_path) == COMPLETED
+
+
+@ways_to_begin_processes
+async def test_processes_of_the_pool_end_with_an_engine_that_is_killed(
+    tmp_path: Path, method: str
+) -> None:
+    with program(tmp_path, method, 60) as process:
+        process.kill()
+        process.wait()
+        await until(lambda: not is_anybody_left(process.pid))
 
 
 async def test_a_second_sigterm_ends_the_program_at_once(tmp_path: Path) -> None:
