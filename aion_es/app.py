@@ -13,7 +13,7 @@ from aion_es.aggregates.catalog_repository import CatalogRepository, PackageRepo
 from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.batch import Batches
 from aion_es.client import WorkflowClient
-from aion_es.clock import SleepingClock, SystemClock
+from aion_es.clock import SleepingClock, SystemClock, seconds_to_wait
 from aion_es.collector import relax_collector, restore_collector
 from aion_es.engine.core import EngineCore
 from aion_es.engine.follower import Follower
@@ -203,8 +203,9 @@ class Engine(WorkflowClient):
 
         Raises:
             WaitTimeoutError: Not within `timeout`; it goes on.
+            InvalidArgumentError: `timeout` is no timedelta.
         """
-        seconds = None if timeout is None else timeout.total_seconds()
+        seconds = seconds_to_wait(timeout)
         try:
             async with asyncio.timeout(seconds):
                 await self._recovery.done.wait()

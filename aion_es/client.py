@@ -18,6 +18,7 @@ from aion_es.aggregates.workflow_repository import WorkflowRepository
 from aion_es.authoring.channels import Askable, Signal
 from aion_es.authoring.context import Context
 from aion_es.authoring.definitions import WorkflowDefinition, workflow_definition
+from aion_es.clock import seconds_to_wait
 from aion_es.engine.catalog import Catalog
 from aion_es.engine.gateway import Gateway, give_traced
 from aion_es.engine.limits import max_payload_bytes, require_size
@@ -139,20 +140,20 @@ class WorkflowHandle(Generic[O]):
             WorkflowFailedError: The code raised; carries type, message, details and traceback.
             WorkflowCancelledError, WorkflowTerminatedError, WorkflowTimedOutError: It ended so.
             WaitTimeoutError: Not within `timeout`; the workflow goes on.
+            InvalidArgumentError: `timeout` is no timedelta.
             WorkflowNotFoundError: No such workflow.
             PayloadError: The recorded result does not fit the type that the function declares now.
             UnknownEventTypeError, EventDecodeError, StreamDeletedError: The stream holds what this program
                 cannot read, so it will not learn of the end; the error says where. Another that can may go on with it.
         """
-        if timeout is None:
+        seconds = seconds_to_wait(timeout)
+        if seconds is None:
             return await self._result(follow)
         try:
-            async with asyncio.timeout(timeout.total_seconds()):
+            async with asyncio.timeout(seconds):
                 return await self._result(follow)
         except TimeoutError as error:
-            raise WaitTimeoutError(
-                f"result of workflow {self.workflow_id!r}", timeout.total_seconds()
-            ) from error
+            raise WaitTimeoutError(f"result of workflow {self.workflow_id!r}", seconds) from error
 
     async def _result(self, follow: bool) -> O:
         run_id = self.run_id or await self._client.repository.current_run(self.workflow_id)

@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from aion_es.clock import Clock, SystemClock
+from aion_es.clock import Clock, SystemClock, seconds_to_wait
 from aion_es.errors import (
     InvalidArgumentError,
     ProjectionLagError,
@@ -202,12 +202,12 @@ class ProjectionRunner:
 
         Raises:
             ProjectionLagError: Not within `timeout`; its cause is the projection's own error, if it has one.
-            InvalidArgumentError: The runner has no such projection.
+            InvalidArgumentError: The runner has no such projection, or `timeout` is no timedelta.
             StoreError: What waiting cannot mend: the read model was closed, or is damaged.
         """
         member = self._member(projection)
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            async with asyncio.timeout(seconds_to_wait(timeout)):
                 await self._until_reached([member], position)
         except TimeoutError:
             raise ProjectionLagError(
@@ -274,12 +274,12 @@ class ProjectionRunner:
 
         Raises:
             ProjectionLagError: Not within `timeout`; it goes on.
-            InvalidArgumentError: The runner has no such projection.
+            InvalidArgumentError: The runner has no such projection, or `timeout` is no timedelta.
             StoreError: The read model does not answer.
         """
         member = self._member(projection)
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            async with asyncio.timeout(seconds_to_wait(timeout)):
                 look = _FIRST_LOOK
                 while projection in await self._read_model.read(
                     partial(checkpoints, table=REBUILDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -803,6 +803,27 @@ async def test_commands_to_unknown_and_closed_workflows_are_refused(
         with pytest.raises(RunClosedError, match="it is Completed"):
             await give(closed)
         assert await stored(engine) == 2
+
+
+@pytest.mark.parametrize("timeout", [5, 0.5, "5s"], ids=["int", "float", "text"])
+async def test_what_is_no_timedelta_is_no_time_to_wait(
+    open_engine: EngineOpener, timeout: Any
+) -> None:
+    async with open_engine([quick]) as engine:
+        handle = await engine.start(quick)
+        position = await engine.store.end_position()
+        waits: list[Callable[[], Awaitable[object]]] = [
+            lambda: handle.result(timeout=timeout),
+            lambda: engine.wait_recovered(timeout),
+            lambda: engine.projections.wait_until(
+                position, projection="visibility", timeout=timeout
+            ),
+            lambda: engine.projections.wait_until_rebuilt("visibility", timeout=timeout),
+        ]
+        for wait in waits:
+            with pytest.raises(InvalidArgumentError, match=r"timeout.*must be a timedelta, got"):
+                await wait()
+        await handle.result(timeout=SOON)
 
 
 async def test_search_attributes_that_do_not_fit_are_refused_and_start_nothing(
