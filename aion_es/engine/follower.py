@@ -4,6 +4,7 @@ What this engine recorded it knows already, and has handed on directly; the subs
 learns of everybody else's: clients, operators, other engines.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast, get_args
@@ -22,6 +23,8 @@ _LOG: Final = logging.getLogger("aion_es.engine")
 TERMINAL_TYPES: Final = frozenset(cls.__name__ for cls in get_args(TerminalEvent))
 _RECLAIMS: Final = frozenset({"WorkflowResumed", "WorkflowReopened"})
 """After these, activities that are pending are to be run, whoever recorded it."""
+_CUT_FOR: Final = 0.01
+"""Seconds for which the rest of an append is waited for, where a subscription may have cut it between its events."""
 _OFFERED: Final = b'"offered":true'
 """Stands in every event of which it is true, and hardly in any other; looked for before anything is decoded."""
 
@@ -64,6 +67,8 @@ class Follower:
         self.prefix = prefix
         self.position = START
         self.on_closed: Callable[[WorkflowId], None] | None = None
+        self._held: list[RecordedEvent] = []
+        self._release: asyncio.TimerHandle | None = None
 
     async def run(self, position: Position) -> None:
         """Hear of everything that is recorded after `position`, for ever; ends only by cancellation."""
@@ -73,18 +78,49 @@ class Follower:
             self._hear(events)
             self.position = events[-1].position
 
-        await follow(
-            lambda: self._store.subscribe_all(from_position=self.position, prefix=self.prefix),
-            take,
-            log=_LOG,
-            what="the store",
-        )
+        try:
+            await follow(
+                lambda: self._store.subscribe_all(from_position=self.position, prefix=self.prefix),
+                take,
+                log=_LOG,
+                what="the store",
+            )
+        finally:
+            self._take_held()
 
     def _hear(self, events: Sequence[RecordedEvent]) -> None:
         """Bring what others recorded to those whom it concerns; what this engine recorded it knows already."""
-        newest = {event.stream: event for event in events}
-        reclaims = {event.stream for event in events if event.type in _RECLAIMS}
-        offered = {event.stream for event in events if self._is_offered_to_us(event)}
+        self._hear_ends(events)
+        held, release = self._held, self._release
+        self._take_held()
+        events = [*held, *events]
+        last, loop = events[-1], asyncio.get_running_loop()
+        release_at = loop.time() + _CUT_FOR
+        if release is not None and held[0].stream == last.stream:
+            release_at = release.when()  # a client may record one event after the other there
+        if self._may_be_cut(last) and loop.time() < release_at:
+            self._held = [event for event in events if event.stream == last.stream]
+            self._release = loop.call_at(release_at, lambda: self._bring(self._take_held()))
+            events = [event for event in events if event.stream != last.stream]
+        self._bring(events)
+
+    def _may_be_cut(self, last: RecordedEvent) -> bool:
+        """Whether more of the append may come that a batch ends with: its last event says what the code has seen.
+
+        EventStoreDB sends event by event. Without the wait an engine would read every run of the others.
+        """
+        workflow_id = WorkflowId(last.stream[len(self.prefix) :])
+        return not was_activated(last.metadata) and self._processes.find(workflow_id) is None
+
+    def _take_held(self) -> list[RecordedEvent]:
+        """Return what was kept of the last batch, and keep it no longer."""
+        if self._release is not None:
+            self._release.cancel()
+        held, self._held, self._release = self._held, [], None
+        return held
+
+    def _hear_ends(self, events: Sequence[RecordedEvent]) -> None:
+        """Tell of the runs that have ended."""
         cut = len(self.prefix)
         for event in events:
             if event.type in TERMINAL_TYPES:
@@ -96,6 +132,13 @@ class Follower:
                     self._cannot_tell(WorkflowId(event.stream[cut:]), error)
                 if self.on_closed is not None:
                     self.on_closed(WorkflowId(event.stream[cut:]))
+
+    def _bring(self, events: Sequence[RecordedEvent]) -> None:
+        """Let the runs that have something new look at it, if they are ours to drive."""
+        newest = {event.stream: event for event in events}
+        reclaims = {event.stream for event in events if event.type in _RECLAIMS}
+        offered = {event.stream for event in events if self._is_offered_to_us(event)}
+        cut = len(self.prefix)
         for stream, event in newest.items():
             workflow_id = WorkflowId(stream[cut:])
             process = self._processes.find(workflow_id)

@@ -6,15 +6,27 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
-from aion_es import Context, Engine, Query, RetryPolicy, Signal, activity, workflow
+from aion_es import Client, Context, Engine, Query, RetryPolicy, Signal, activity, workflow
 from aion_es.app import OpeningEngine
 from aion_es.errors import WorkflowAlreadyStartedError
+from aion_es.ids import StreamName
+from aion_es.store.closing import ClosesOnExit
+from aion_es.store.memory import MemoryEventStore
+from aion_es.store.port import (
+    START,
+    EventStore,
+    Position,
+    RecordedEvent,
+    Subscription,
+    SubscriptionMessage,
+)
 from aion_es.store.sqlite import Durability, SQLiteEventStore
 from aion_es.testing.faults import FaultyStore
 from tests.crash.engine_shapes import (
@@ -202,6 +214,94 @@ async def test_an_engine_that_opens_while_another_works_lets_it_finish(url: str)
             gate.set()
             assert await handle.result(timeout=SOON) == "finished"
             assert (await kinds(handle))[-1] == "WorkflowCompleted"
+
+
+class OneByOne(FaultyStore):
+    """Delivers events one by one, as EventStoreDB does: an append comes in as many batches as it has events.
+
+    Attributes:
+        streams: Those of workflows that were read.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        super().__init__(store)
+        self.streams: set[str] = set()
+
+    def read(
+        self,
+        stream: StreamName,
+        *,
+        from_revision: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See `EventReader`."""
+        if stream.startswith("aion_workflow-"):
+            self.streams.add(stream)
+        return super().read(stream, from_revision=from_revision, backwards=backwards, limit=limit)
+
+    def subscribe_all(self, *, from_position: Position = START, prefix: str = "") -> Subscription:
+        """See `EventSubscriber`."""
+        return _OneByOne(super().subscribe_all(from_position=from_position, prefix=prefix))
+
+
+class _OneByOne(ClosesOnExit):
+    def __init__(self, inner: Subscription) -> None:
+        self._inner = inner
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SubscriptionMessage:
+        return await self._inner.__anext__()
+
+    async def next_batch(self) -> Sequence[SubscriptionMessage]:
+        await asyncio.sleep(0)
+        return [await self._inner.__anext__()]
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_an_engine_does_not_read_the_runs_that_another_drives_where_events_come_one_by_one(
+    tmp_path: Path,
+) -> None:
+    inner = MemoryEventStore()
+    stores = [OneByOne(inner) for _ in range(2)]
+    read_model = f"sqlite:///{tmp_path / 'readmodel.db'}"
+    async with AsyncExitStack() as stack:
+        here, there = [
+            await stack.enter_async_context(
+                Engine.open(store, workflows=[adds_up], activities=[add], read_model=read_model)
+            )
+            for store in stores
+        ]
+        await there.wait_recovered(SOON)
+        handles = [await here.start(adds_up, id=f"w{i}") for i in range(10)]
+        for handle in handles:
+            for value in range(6):
+                await handle.signal(number, value)
+        assert [await handle.result(timeout=SOON) for handle in handles] == [15] * 10
+        client = await stack.enter_async_context(Client.open(inner, read_model=read_model))
+        await client.start(adds_up, id="after")  # which is for both of them to look at
+        await until(lambda: "aion_workflow-after" in stores[1].streams)
+        assert stores[1].streams == {"aion_workflow-after"}
+
+
+async def test_what_a_client_records_is_taken_up_where_events_come_one_by_one(
+    tmp_path: Path,
+) -> None:
+    store = OneByOne(MemoryEventStore())
+    read_model = f"sqlite:///{tmp_path / 'readmodel.db'}"
+    async with (
+        Engine.open(store, workflows=[adds_up], activities=[add], read_model=read_model) as engine,
+        Client.open(store, read_model=read_model) as client,
+    ):
+        await engine.wait_recovered(SOON)
+        handle = await client.start(adds_up, id="w")
+        for value in range(6):
+            await handle.signal(number, value)
+        assert await handle.result(timeout=SOON) == 15
 
 
 @pytest.mark.timeout(180)
