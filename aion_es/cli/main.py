@@ -10,6 +10,7 @@ import typer
 
 from aion_es.cli.copy import copy
 from aion_es.cli.dev_server import dev_server
+from aion_es.cli.doctor import doctor
 from aion_es.errors import AionError
 
 app: Final = typer.Typer(
@@ -55,3 +56,4 @@ def _root(
 
 app.command()(copy)
 app.command()(dev_server)
+app.command()(doctor)

@@ -90,13 +90,11 @@ class Workers:
             StoreError: The read model does not answer.
         """
         now = to_micros(self._clock.now())
-        expired, forgotten = now - EXPIRY // _MICROSECOND, now - _FORGOTTEN // _MICROSECOND
+        forgotten = now - _FORGOTTEN // _MICROSECOND
         has = frozenset(code)
 
         def change(connection: Connection) -> Others:
-            rows = [row for row in connection.execute(select(WORKERS)).all() if row[0] != worker]
-            seen_at = {name: seen for name, _, seen in rows}
-            gone = {name for name, process, seen in rows if seen < expired or is_gone(process)}
+            seen_at, gone = _seen(connection, now, but=worker)
             old = [name for name in gone if seen_at[name] < forgotten]
             connection.execute(delete(WORKERS).where(WORKERS.c.worker.in_([worker, *old])))
             row = {"worker": worker, "process": self._process, "seen_at": now}
@@ -107,11 +105,26 @@ class Workers:
             if changed and has:
                 connection.execute(insert(CODE), [_code_row(worker, one) for one in has])
             alive = frozenset(seen_at) - gone
-            return Others(alive, frozenset(gone), _code_of(connection, alive))
+            return Others(alive, gone, _code_of(connection, alive))
 
         others = await self._read_model.write(change)
         self._said[worker] = has
         return others
+
+    async def all(self) -> Others:
+        """Return how all engines stand; to ask announces nobody.
+
+        Raises:
+            StoreError: The read model does not answer.
+        """
+        now = to_micros(self._clock.now())
+
+        def look(connection: Connection) -> Others:
+            seen_at, gone = _seen(connection, now)
+            alive = frozenset(seen_at) - gone
+            return Others(alive, gone, _code_of(connection, alive))
+
+        return await self._read_model.read(look)
 
     async def leave(self, worker: str) -> None:
         """Say that `worker` is gone; what it left is anybody's, and the others hear of it when they announce themselves.
@@ -122,6 +135,16 @@ class Workers:
         expired = to_micros(self._clock.now() - EXPIRY) - 1
         change = update(WORKERS).where(WORKERS.c.worker == worker).values(seen_at=expired)
         await self._read_model.write(lambda connection: connection.execute(change))
+
+
+def _seen(
+    connection: Connection, now: int, *, but: str | None = None
+) -> tuple[dict[str, int], frozenset[str]]:
+    """Return when each engine was heard of last, in microseconds, and which are gone."""
+    rows = [row for row in connection.execute(select(WORKERS)).all() if row[0] != but]
+    expired = now - EXPIRY // _MICROSECOND
+    gone = frozenset(name for name, process, seen in rows if seen < expired or is_gone(process))
+    return {name: seen for name, _, seen in rows}, gone
 
 
 def _code_row(worker: str, code: Code) -> dict[str, str]:

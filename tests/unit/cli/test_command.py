@@ -70,10 +70,8 @@ def test_the_version_is_the_packages() -> None:
 
 def test_without_arguments_it_says_what_there_is() -> None:
     shown = invoke()
-    assert [name for name in ("copy", "dev-server") if f"  {name} " in shown.output] == [
-        "copy",
-        "dev-server",
-    ]
+    commands = ["copy", "dev-server", "doctor"]
+    assert [name for name in commands if f"  {name} " in shown.output] == commands
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
