@@ -16,7 +16,7 @@ from aion_es.events.codec import decode, decode_metadata
 from aion_es.events.metadata import was_activated
 from aion_es.events.workflow import ActivityScheduled, TerminalEvent
 from aion_es.ids import WorkflowId
-from aion_es.store.port import START, EventSubscriber, Position, RecordedEvent
+from aion_es.store.port import START, EventStore, Position, RecordedEvent
 
 _LOG: Final = logging.getLogger("aion_es.engine")
 
@@ -24,7 +24,9 @@ TERMINAL_TYPES: Final = frozenset(cls.__name__ for cls in get_args(TerminalEvent
 _RECLAIMS: Final = frozenset({"WorkflowResumed", "WorkflowReopened"})
 """After these, activities that are pending are to be run, whoever recorded it."""
 _CUT_FOR: Final = 0.01
-"""Seconds for which the rest of an append is waited for, where a subscription may have cut it between its events."""
+"""Seconds for which the rest of an append is waited for, where a subscription may have cut it between its events.
+
+They are sent one right behind the other."""
 _OFFERED: Final = b'"offered":true'
 """Stands in every event of which it is true, and hardly in any other; looked for before anything is decoded."""
 
@@ -59,7 +61,7 @@ class Follower:
     """
 
     def __init__(
-        self, store: EventSubscriber, processes: Processes, registry: Registry, prefix: str
+        self, store: EventStore, processes: Processes, registry: Registry, prefix: str
     ) -> None:
         self._store = store
         self._processes = processes
@@ -109,8 +111,9 @@ class Follower:
 
         EventStoreDB sends event by event. Without the wait an engine would read every run of the others.
         """
-        workflow_id = WorkflowId(last.stream[len(self.prefix) :])
-        return not was_activated(last.metadata) and self._processes.find(workflow_id) is None
+        if not self._store.limits.cuts_appends or was_activated(last.metadata):
+            return False
+        return self._processes.find(WorkflowId(last.stream[len(self.prefix) :])) is None
 
     def _take_held(self) -> list[RecordedEvent]:
         """Return what was kept of the last batch, and keep it no longer."""

@@ -60,6 +60,7 @@ class Recovery:
         self._orphans = orphans
         self._clock = clock
         core.effects.horizon = clock.now() + HORIZON
+        self._supply_at = clock.now() + HORIZON / 2
 
     async def run(self, end: Position) -> None:
         """Recover what was stored up to `end`, and keep the timer service supplied, for ever."""
@@ -69,10 +70,9 @@ class Recovery:
             self.done.set()
 
     async def _keep_supplied(self) -> None:
-        next_at = self._clock.now() + HORIZON / 2
         while True:
-            await self._clock.sleep_until(next_at)
-            next_at = self._clock.now() + HORIZON / 2
+            await self._clock.sleep_until(self._supply_at)
+            self._supply_at = self._clock.now() + HORIZON / 2
             await persistently(self._move_horizon, log=_LOG, what="recovery")
 
     async def _take_up(self, end: Position) -> None:

@@ -122,10 +122,15 @@ SubscriptionMessage: TypeAlias = RecordedEvent | Checkpoint | CaughtUp | FellBeh
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """What the store accepts, in bytes, counted as `NewEvent.size` counts."""
+    """What the store accepts, in bytes, counted as `NewEvent.size` counts, and how it hands it on.
+
+    Attributes:
+        cuts_appends: A live subscription may give the events of one append in more than one batch.
+    """
 
     max_event_bytes: int
     max_append_bytes: int
+    cuts_appends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

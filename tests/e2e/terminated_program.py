@@ -111,6 +111,8 @@ async def opens() -> None:
 
 
 if __name__ == "__main__":
+    # A shell has its background jobs ignore Ctrl-C, and so would this program.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[2] in START_METHODS:
         multiprocessing.set_start_method(sys.argv[2])
     if sys.argv[2] == "forkserver":

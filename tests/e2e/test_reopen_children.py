@@ -189,6 +189,8 @@ async def test_a_reopened_parent_waits_again_in_the_next_engine_too(
         outside.broken.clear()
         await engine.handle(CHILD).reopen()
         await handle.reopen()
+        # The one attempt that it has must not be under way when the engine is left.
+        await until(lambda: is_recorded(engine.handle(CHILD), "ActivityCompleted"))
     async with open_engine(WORKFLOWS, ACTIVITIES) as engine:
         handle = engine.handle("parent", waits_for_preparations)
         await engine.handle(CHILD).signal(go)

@@ -59,15 +59,20 @@ async def sibling(ctx: Context) -> str:
     return "fine"
 
 
-@pytest.fixture
-async def stuck(open_engine: EngineOpener, clock: ManualClock) -> Edited:
-    """Code that has left two open runs behind, `w` and `other`, which cannot go on once it is edited."""
+async def left_stuck(open_engine: EngineOpener, clock: ManualClock) -> Edited:
+    """Leave two open runs behind, `w` and `other`, which cannot go on once their code is edited."""
     code = Edited()
     async with open_engine([code.before()], clock=clock) as engine:
         handle = await engine.start("edited", id="w")
         assert await kinds(handle) == ["WorkflowStarted", "TimerStarted"]
         await engine.start("edited", id="other")
     return code
+
+
+@pytest.fixture
+async def stuck(open_engine: EngineOpener, clock: ManualClock) -> Edited:
+    """The code of runs that were left behind so."""
+    return await left_stuck(open_engine, clock)
 
 
 async def tried_again(code: Edited, clock: ManualClock, after: timedelta) -> None:
@@ -314,13 +319,11 @@ async def test_runs_of_a_living_engine_show_as_stuck_only_once_that_is_gone(
 
 
 async def test_what_an_engine_reported_goes_when_that_is_gone_and_another_goes_on(
-    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with AsyncExitStack() as stack:
-        async with open_engine([code.after()], [note], clock=clock) as there:
+        async with open_engine([stuck.after()], [note], clock=clock) as there:
             await there.projections.wait_until_caught_up()
             with pytest.raises(QueryNotFoundError):
                 await there.handle("w").query(where)
@@ -331,7 +334,7 @@ async def test_what_an_engine_reported_goes_when_that_is_gone_and_another_goes_o
             await until(shown)
             here = await stack.enter_async_context(open_engine([sibling], clock=clock))
             await here.wait_recovered(SOON)
-            here.catalog.register_workflow(code.before())
+            here.catalog.register_workflow(stuck.before())
             assert await shown()
 
         async def forgotten() -> bool:
@@ -342,13 +345,11 @@ async def test_what_an_engine_reported_goes_when_that_is_gone_and_another_goes_o
 
 
 async def test_what_an_engine_reported_is_said_again_where_the_next_cannot_go_on_either(
-    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with AsyncExitStack() as stack:
-        async with open_engine([code.after()], [note], clock=clock) as there:
+        async with open_engine([stuck.after()], [note], clock=clock) as there:
             await there.projections.wait_until_caught_up()
             with pytest.raises(QueryNotFoundError):
                 await there.handle("w").query(where)
@@ -358,7 +359,9 @@ async def test_what_an_engine_reported_is_said_again_where_the_next_cannot_go_on
                 return (await reasons(there))["w"] is not None
 
             await until(shown)
-            here = await stack.enter_async_context(open_engine([code.after()], [note], clock=clock))
+            here = await stack.enter_async_context(
+                open_engine([stuck.after()], [note], clock=clock)
+            )
             await here.wait_recovered(SOON)  # tried, for its code is here
             reason = node(here, "w").last_error
             assert reason is not None
@@ -369,14 +372,12 @@ async def test_what_an_engine_reported_is_said_again_where_the_next_cannot_go_on
 
 
 async def test_a_run_that_another_engine_can_run_does_not_show_as_stuck(
-    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As while one engine after the other is deployed: the new one has met a run of the old version."""
     monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with (
-        open_engine([code.before()], clock=clock) as old,
+        open_engine([stuck.before()], clock=clock) as old,
         open_engine([sibling], clock=clock) as new,
     ):
         await new.wait_recovered(SOON)
@@ -390,20 +391,18 @@ async def test_a_run_that_another_engine_can_run_does_not_show_as_stuck(
 
 
 async def test_orphans_show_as_stuck_until_another_engine_opens_that_has_their_code(
-    open_engine: EngineOpener, clock: ManualClock
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited
 ) -> None:
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with open_engine([sibling], clock=clock) as without:
         await without.wait_recovered(SOON)
         assert None not in (await reasons(without)).values()
-        async with open_engine([code.before()], clock=clock) as having:
+        async with open_engine([stuck.before()], clock=clock) as having:
             await having.wait_recovered(SOON)
             assert await reasons(having) == {"w": None, "other": None}
 
 
 async def test_orphans_show_as_stuck_until_another_engine_gets_their_code(
-    open_engine: EngineOpener, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    open_engine: EngineOpener, clock: ManualClock, stuck: Edited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is taken back is what each has said itself: they say it in other words."""
     monkeypatch.setattr(workers, "HEARTBEAT", timedelta(milliseconds=50))
@@ -411,8 +410,6 @@ async def test_orphans_show_as_stuck_until_another_engine_gets_their_code(
     @workflow(name="edited", version="2")
     async def newer(ctx: Context) -> None: ...
 
-    code = Edited()
-    await stuck(open_engine, clock, code)
     async with open_engine([sibling], clock=clock) as getting:
         await getting.wait_recovered(SOON)
         async with open_engine([newer], clock=clock) as without:
@@ -420,7 +417,7 @@ async def test_orphans_show_as_stuck_until_another_engine_gets_their_code(
             said = str(without.orphaned[0])
             assert said != str(getting.orphaned[0])
             assert await reasons(without) == {"w": said, "other": said}
-            getting.catalog.register_workflow(code.before())
+            getting.catalog.register_workflow(stuck.before())
 
             async def forgotten() -> bool:
                 return await reasons(getting) == {"w": None, "other": None}
@@ -431,9 +428,8 @@ async def test_orphans_show_as_stuck_until_another_engine_gets_their_code(
 async def test_orphans_show_as_stuck_also_while_another_engine_lacks_their_code(
     open_engine: EngineOpener, clock: ManualClock
 ) -> None:
-    code = Edited()
     async with open_engine([sibling], clock=clock):
-        await stuck(open_engine, clock, code)
+        await left_stuck(open_engine, clock)
         async with open_engine([sibling], clock=clock) as here:
             await here.wait_recovered(SOON)
             assert await reasons(here) == dict.fromkeys(("w", "other"), str(here.orphaned[0]))

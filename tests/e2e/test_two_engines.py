@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,7 @@ from aion_es.store.port import (
     EventStore,
     Position,
     RecordedEvent,
+    StoreLimits,
     Subscription,
     SubscriptionMessage,
 )
@@ -239,6 +241,11 @@ class OneByOne(FaultyStore):
         if stream.startswith("aion_workflow-"):
             self.streams.add(stream)
         return super().read(stream, from_revision=from_revision, backwards=backwards, limit=limit)
+
+    @property
+    def limits(self) -> StoreLimits:
+        """See `EventStore`: such a store is known by them."""
+        return replace(super().limits, cuts_appends=True)
 
     def subscribe_all(self, *, from_position: Position = START, prefix: str = "") -> Subscription:
         """See `EventSubscriber`."""

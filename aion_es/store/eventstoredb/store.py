@@ -78,7 +78,7 @@ class EventStoreDBStore(ClosesOnExit):
         self._subscriptions: set[EventStoreDBSubscription] = set()
         self._consumers: set[EventStoreDBConsumer] = set()
         most = connection.version.limit
-        self._limits = StoreLimits(max_event_bytes=most, max_append_bytes=most)
+        self._limits = StoreLimits(most, most, cuts_appends=True)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
