@@ -262,13 +262,11 @@ class OpeningEngine:
         from aion_es.engine.recovery import Recovery
         from aion_es.engine.scheduling import Scheduling
         from aion_es.engine.version_use import VersionUse
+        from aion_es.projections.built_in import built_in
         from aion_es.projections.heartbeats import ActivityHeartbeats
         from aion_es.projections.pending_index import PendingWorkIndex
-        from aion_es.projections.pending_work import PendingWorkProjection
         from aion_es.projections.read_model import ReadModel
         from aion_es.projections.runner import ProjectionRunner
-        from aion_es.projections.schedules import SchedulesProjection
-        from aion_es.projections.visibility import VisibilityProjection
         from aion_es.projections.workers import Workers
         from aion_es.visibility.query import Visibility
 
@@ -278,16 +276,10 @@ class OpeningEngine:
         self._stack.push_async_callback(read_model.aclose)
         namespace = self._namespace
         prefix = workflow_prefix(namespace)
-        projections: list[Projection] = [
-            PendingWorkProjection(namespace),
-            VisibilityProjection(namespace),
-            SchedulesProjection(namespace),
-            *self._projections,
-        ]
         runner = ProjectionRunner(
             store,
             read_model,
-            projections,
+            [*built_in(namespace), *self._projections],
             prefix=(prefix, schedule_prefix(namespace)),
             interval=_PROJECTION_INTERVAL,
         )

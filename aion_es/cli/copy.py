@@ -20,7 +20,7 @@ from aion_es.ids import (
 )
 from aion_es.store.copying import CopyProgress, copy_stream, copy_streams
 from aion_es.store.port import EventStore
-from aion_es.store.url import open_store, sqlite_file
+from aion_es.store.url import is_in_memory, open_store, sqlite_file
 
 INTERRUPTED: Final = 130
 """The exit code of a program that Ctrl-C ended: 128 and the signal's number."""
@@ -107,8 +107,7 @@ def _require_kept(url: str) -> None:
     Raises:
         UnknownStoreURLError: It is in memory.
     """
-    in_memory = url.startswith("sqlite://") and sqlite_file(url) is None
-    if in_memory or url.startswith("memory://"):
+    if is_in_memory(url):
         raise UnknownStoreURLError(
             url,
             "a store in memory begins empty and ends with this command; name a file or a server; "

@@ -12,13 +12,12 @@ from aion_es.aggregates.attributes import AttributeSchema
 from aion_es.clock import SystemClock
 from aion_es.errors import UnknownStoreURLError
 from aion_es.ids import DEFAULT_NAMESPACE, check_namespace, schedule_prefix, workflow_prefix
-from aion_es.projections import ProjectionRunner, ReadModel, VisibilityProjection
+from aion_es.projections import ProjectionRunner, ReadModel
+from aion_es.projections.built_in import built_in
 from aion_es.projections.pending_index import OpenVersion, PendingWorkIndex
-from aion_es.projections.pending_work import PendingWorkProjection
-from aion_es.projections.schedules import SchedulesProjection
 from aion_es.projections.status import ProjectionStatus
 from aion_es.projections.workers import Others, Workers
-from aion_es.store.url import open_store, read_model_beside, sqlite_file
+from aion_es.store.url import is_in_memory, open_store, read_model_beside, sqlite_file
 from aion_es.visibility import Visibility, WorkflowExecution
 
 FOUND: Final = 3
@@ -116,7 +115,7 @@ async def _examine(url: str, namespace: str, read_model: str | None) -> _Finding
         runner = ProjectionRunner(
             store,
             model,
-            [PendingWorkProjection(name), VisibilityProjection(name), SchedulesProjection(name)],
+            built_in(name),
             prefix=(workflow_prefix(name), schedule_prefix(name)),
         )
         await runner.prepare()
@@ -139,7 +138,7 @@ def _require_there(url: str) -> None:
     file = sqlite_file(url)
     if file is not None and not file.exists():
         raise UnknownStoreURLError(url, "there is no such file")
-    if file is None and url.startswith(("sqlite://", "memory://")):
+    if is_in_memory(url):
         raise UnknownStoreURLError(
             url, "a store in memory is only its own program's; name a file or a server"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from aion_es.ids import WorkflowId
 from aion_es.projections.read_model import ReadModel
@@ -60,12 +60,7 @@ async def clear_stuck(read_model: ReadModel) -> None:
     Raises:
         StoreError: The read model cannot be written; nothing changed.
     """
-    statement = (
-        update(EXECUTIONS)
-        .where(EXECUTIONS.c.stuck_reason.is_not(None), _IS_OPEN)
-        .values(stuck_reason=None)
-    )
-    await read_model.write(lambda connection: _run(connection, statement))
+    await _show(read_model, None, EXECUTIONS.c.stuck_reason.is_not(None))
 
 
 async def set_orphaned(
@@ -76,16 +71,7 @@ async def set_orphaned(
     Raises:
         StoreError: The read model cannot be written; nothing changed.
     """
-    statement = (
-        update(EXECUTIONS)
-        .where(
-            EXECUTIONS.c.workflow_type == workflow_type,
-            EXECUTIONS.c.package_version == version,
-            _IS_OPEN,
-        )
-        .values(stuck_reason=reason)
-    )
-    await read_model.write(lambda connection: _run(connection, statement))
+    await _show(read_model, reason, *_of_version(workflow_type, version))
 
 
 async def take_back(
@@ -96,18 +82,16 @@ async def take_back(
     Raises:
         StoreError: The read model cannot be written; nothing changed.
     """
-    statement = (
-        update(EXECUTIONS)
-        .where(
-            EXECUTIONS.c.workflow_type == workflow_type,
-            EXECUTIONS.c.package_version == version,
-            EXECUTIONS.c.stuck_reason.in_(reasons),
-            _IS_OPEN,
-        )
-        .values(stuck_reason=None)
-    )
-    await read_model.write(lambda connection: _run(connection, statement))
+    said = EXECUTIONS.c.stuck_reason.in_(reasons)
+    await _show(read_model, None, *_of_version(workflow_type, version), said)
 
 
-def _run(connection: Connection, statement: object) -> None:
-    connection.execute(statement)  # type: ignore[call-overload]  # an UPDATE, made above
+def _of_version(workflow_type: str, version: str) -> tuple[ColumnElement[bool], ...]:
+    c = EXECUTIONS.c
+    return c.workflow_type == workflow_type, c.package_version == version
+
+
+async def _show(read_model: ReadModel, reason: str | None, *which: ColumnElement[bool]) -> None:
+    """Have the open runs that `which` chooses show `reason`, or nothing."""
+    statement = update(EXECUTIONS).where(*which, _IS_OPEN).values(stuck_reason=reason)
+    await read_model.write(lambda connection: connection.execute(statement))

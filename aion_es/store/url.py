@@ -60,6 +60,15 @@ def sqlite_file(url: str) -> Path | None:
     return _sqlite_place(url)[0] if url.startswith("sqlite://") else None
 
 
+def is_in_memory(url: str) -> bool:
+    """Return whether a URL names a store that only the program has that opens it, and only as long.
+
+    Raises:
+        UnknownStoreURLError: It is a malformed `sqlite:` URL.
+    """
+    return url.startswith("memory://") or (url.startswith("sqlite://") and sqlite_file(url) is None)
+
+
 async def _open_sqlite(url: str, clock: Clock | None) -> EventStore:
     from aion_es.store.sqlite import Durability, SQLiteEventStore
 
